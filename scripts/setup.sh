@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# Brings this checkout to where one kind of work can be done, and does nothing, quickly, when it is
+# there already. Needs only bash, coreutils, util-linux, Node and npm.
+#
+#   scripts/setup.sh <goal>
+#
+#   goal     Debian packages            node_modules  add-on  tidemark-unit  dist
+#   ts       -                          yes           -       -              yes
+#   native   build                      yes           yes     -              -
+#   build    build                      yes           yes     -              yes
+#   demo     build fio                  yes           yes     -              yes
+#   lint     lint                       yes           -       -              -
+#   unit     build unit                 yes           yes     yes            yes
+#   e2e      build fio e2e              yes           yes     -              yes
+#   vm       build fio vm               yes           yes     -              yes
+#   bench    build fio e2e vm           yes           yes     -              yes
+#   test     all of them                yes           yes     yes            yes
+#   all      the same as test
+#
+# Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
+# packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
+# cmake-js, tsc. Progress goes to standard error; a step's output to build/logs, shown if it fails.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export LC_ALL=C
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# The packages of one group, as package=probe; the probe is a command, or a path that must exist.
+packages_of() {
+  case $1 in
+    build) echo cmake=cmake make=make g++=g++ ;;
+    lint) echo clang-format=clang-format ;;
+    unit) echo g++=g++ doctest-dev=/usr/include/doctest/doctest.h ;;
+    fio) echo fio=fio ;;
+    e2e) echo libnbd-bin=nbdinfo nbdkit=nbdkit qemu-utils=qemu-img e2fsprogs=/sbin/mkfs.ext4 ;;
+    vm) echo qemu-system-x86=qemu-system-x86_64 busybox-static=/var/lib/dpkg/info/busybox-static.list \
+      cpio=cpio e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
+  esac
+}
+
+goal=${1:-}
+case $goal in
+  ts) groups='' native=no unit=no ts=yes ;;
+  native) groups='build' native=yes unit=no ts=no ;;
+  build) groups='build' native=yes unit=no ts=yes ;;
+  demo) groups='build fio' native=yes unit=no ts=yes ;;
+  lint) groups='lint' native=no unit=no ts=no ;;
+  unit) groups='build unit' native=yes unit=yes ts=yes ;;
+  e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
+  vm) groups='build fio vm' native=yes unit=no ts=yes ;;
+  bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
+  test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes ;;
+  *) die "unknown goal '$goal': expected ts, native, build, demo, lint, unit, e2e, vm, bench, test or all" ;;
+esac
+
+mkdir -p build/stamps build/logs
+
+# One setup at a time: two of them would run npm ci or the linker over each other's files.
+exec 9>build/setup.lock
+if ! flock -n 9; then
+  say 'another setup is running in this checkout: waiting for it'
+  flock 9
+fi
+
+# Runs a command silently; shows its log when it fails.
+quietly() {
+  local name=$1 log=build/logs/$1.log
+  shift
+  if ! "$@" >"$log" 2>&1 </dev/null 9>&-; then
+    tail -n 200 "$log" >&2
+    die "$name failed (the whole log: $log)"
+  fi
+}
+
+hash_of() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1; }
+stamp_is() { [[ -f build/stamps/$1 && $(<"build/stamps/$1") == "$2" ]]; }
+stamp() { printf '%s\n' "$2" >"build/stamps/$1"; }
+
+# --- packages -------------------------------------------------------------------------------------
+
+install_packages() {
+  apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+}
+
+packages() {
+  local group entry probe missing=()
+  for group in $groups; do
+    for entry in $(packages_of "$group"); do
+      probe=${entry#*=}
+      if [[ $probe == /* ]]; then
+        [[ -e $probe ]] && continue
+      else
+        command -v "$probe" >/dev/null && continue
+      fi
+      [[ " ${missing[*]} " == *" ${entry%%=*} "* ]] || missing+=("${entry%%=*}")
+    done
+  done
+  ((${#missing[@]})) || return 0
+  local hint="apt-get install --no-install-recommends ${missing[*]}"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (Debian's names); there is no apt-get here, install them by hand"
+  ((EUID == 0)) || die "missing packages: ${missing[*]}. As root: $hint"
+  export DEBIAN_FRONTEND=noninteractive
+  # Lists as old as the image may name versions that the mirror has dropped: fetch them on failure too.
+  if apt-cache show "${missing[@]}" >/dev/null 2>&1; then
+    say "installing Debian packages: ${missing[*]}"
+    install_packages "${missing[@]}" >build/logs/packages.log 2>&1 </dev/null 9>&- && return 0
+  fi
+  say "updating the package lists, then installing: ${missing[*]}"
+  quietly apt-get-update apt-get update
+  quietly packages install_packages "${missing[@]}"
+}
+
+# --- npm, the add-on, the TypeScript ---------------------------------------------------------------
+
+modules() {
+  local want
+  want=$(sha256sum package-lock.json | cut -d' ' -f1)
+  [[ -f node_modules/.tidemark-lock && $(<node_modules/.tidemark-lock) == "$want" ]] && return 0
+  say 'installing node_modules (npm ci)'
+  # No install scripts: ours would build the add-on a second time, and no dependency needs its own.
+  quietly npm-ci npm ci --ignore-scripts --no-audit --no-fund
+  printf '%s\n' "$want" >node_modules/.tidemark-lock
+}
+
+native() {
+  local want targets=tidemark inputs=(csrc CMakeLists.txt package-lock.json) args=() name=native
+  if [[ $unit == yes ]]; then
+    name=native-unit inputs+=(test/native) args=(--CDTIDEMARK_UNIT_TESTS=ON)
+    targets='tidemark and tidemark-unit'
+  fi
+  want=$(hash_of "${inputs[@]}")
+  if [[ -f build/Release/tidemark.node ]] && stamp_is $name "$want"; then
+    [[ $unit == no || -x build/cmake/tidemark-unit ]] && return 0
+  fi
+  say "building $targets (cmake-js)"
+  [[ $unit == yes ]] || args+=(--target tidemark)
+  # cmake-js leaves an existing configuration alone, so options are given to a configure of their own.
+  quietly $name-configure node_modules/.bin/cmake-js configure -O build/cmake -m "${args[@]}"
+  quietly $name node_modules/.bin/cmake-js build -O build/cmake -m -p "$(nproc)" "${args[@]}"
+  stamp $name "$want"
+  # What the unit build made contains the add-on too.
+  [[ $unit == no ]] || stamp native "$(hash_of csrc CMakeLists.txt package-lock.json)"
+}
+
+typescript() {
+  local want
+  want=$(hash_of lib tsconfig.json tsconfig.build.json package-lock.json)
+  [[ -d dist ]] && stamp_is ts "$want" && return 0
+  say 'compiling lib to dist (tsc)'
+  quietly tsc node_modules/.bin/tsc -p tsconfig.build.json
+  # Nothing may be imported, or published, whose source is gone.
+  local file source
+  while IFS= read -r -d '' file; do
+    source=lib/${file#dist/}
+    source=${source%.js}
+    [[ -f $source.ts ]] || rm -f "$file" "$file.map" "${file%.js}.d.ts"
+  done < <(find dist -name '*.js' -print0)
+  [[ ! -f dist/cli/main.js ]] || chmod +x dist/cli/main.js
+  stamp ts "$want"
+}
+
+packages
+modules
+[[ $native == no ]] || native
+[[ $ts == no ]] || typescript
