@@ -20,7 +20,10 @@ export async function exists(path: string): Promise<boolean> {
  * Makes `name` in the cache unless it is there. `fill` works in a private directory whose `content`
  * then takes its name in one step: an interrupted run leaves no half entry, and of two runs at once the first wins.
  */
-export async function cached(name: string, fill: (content: string) => Promise<void>): Promise<string> {
+export async function cached(
+  name: string,
+  fill: (content: string) => Promise<void>,
+): Promise<string> {
   const directory = cacheDirectory();
   const entry = join(directory, name);
   if (await exists(entry)) return entry;
