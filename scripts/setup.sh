@@ -14,6 +14,7 @@
 #   e2e      build fio e2e              yes           yes     -              yes
 #   vm       build fio vm               yes           yes     -              yes
 #   bench    build fio e2e vm           yes           yes     -              yes
+#   prebuilds build gyp                 yes           -       -              -
 #   test     all of them                yes           yes     yes            yes
 #   all      the same as test
 #
@@ -31,6 +32,7 @@ die() { say "$*"; exit 1; }
 packages_of() {
   case $1 in
     build) echo cmake=cmake make=make g++=g++ ;;
+    gyp) echo python3=python3 ;;
     lint) echo clang-format=clang-format ;;
     unit) echo g++=g++ doctest-dev=/usr/include/doctest/doctest.h ;;
     fio) echo fio=fio ;;
@@ -51,8 +53,9 @@ case $goal in
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build fio vm' native=yes unit=no ts=yes ;;
   bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
+  prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes ;;
-  *) die "unknown goal '$goal': expected ts, native, build, demo, lint, unit, e2e, vm, bench, test or all" ;;
+  *) die "unknown goal '$goal': expected ts, native, build, demo, lint, unit, e2e, vm, bench, prebuilds, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs

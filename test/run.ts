@@ -1,0 +1,237 @@
+// Runs the test suites in order, and adds up what passed and failed.
+//
+//   node --import tsx test/run.ts [suite...] [--match=text]
+//
+//   lint    scripts/lint.sh, one test per linter
+//   native  tidemark-unit, the C++ unit tests
+//   unit    test/unit/**/*.test.ts, in one process
+//   e2e     test/e2e/**/*.test.ts, each file a process with its own time limit
+//   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
+//
+// Without a suite, all of them. --match runs only the unit and e2e files whose path contains the text.
+// Each program gets a process group that ends with it, and a TMPDIR that is removed after it. A program
+// that crashes, hangs, leaves processes behind or runs no test is one failure more. The last line is
+// 'N passed, N failed'; the exit status is 1 if anything failed. scripts/test.sh prepares the checkout.
+
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { constants, tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import {
+  type Counts,
+  type CountsReader,
+  readDoctestCounts,
+  readPlainCounts,
+  readUvuCounts,
+} from './tools/counts.js';
+import { killRunningGroups, runInGroup } from './tools/process-group.js';
+
+const SECOND_MS = 1_000;
+const MINUTE_MS = 60 * SECOND_MS;
+
+/** One program of a suite. */
+interface Program {
+  name: string;
+  command: string;
+  args: string[];
+  limitMs: number;
+  read: CountsReader;
+  /** Must exist, or the program is a failure that says so. */
+  needs?: string;
+}
+
+interface SuiteResult extends Counts {
+  name: string;
+  durationMs: number;
+  /** What went wrong beyond failed tests. */
+  remarks: string[];
+}
+
+const NODE_TS = ['--import', 'tsx'];
+const UNIT_DIR = 'test/unit';
+const E2E_DIR = 'test/e2e';
+
+function escapeRegExp(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+}
+
+async function testFiles(folder: string, match: string): Promise<string[]> {
+  if (!existsSync(folder)) return [];
+  const entries = await readdir(folder, { recursive: true });
+  return entries
+    .map((entry) => join(folder, entry))
+    .filter((file) => file.endsWith('.test.ts') && file.includes(match))
+    .sort();
+}
+
+const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
+  lint: async () => [
+    {
+      name: 'lint',
+      command: 'bash',
+      args: ['scripts/lint.sh'],
+      limitMs: 5 * MINUTE_MS,
+      read: readPlainCounts,
+    },
+  ],
+  native: async () => [
+    {
+      name: 'tidemark-unit',
+      command: 'build/cmake/tidemark-unit',
+      args: ['--no-colors'],
+      limitMs: 5 * MINUTE_MS,
+      read: readDoctestCounts,
+      needs: 'build/cmake/tidemark-unit',
+    },
+  ],
+  unit: async (match) => {
+    const files = await testFiles(UNIT_DIR, match);
+    if (files.length === 0) return [];
+    // uvu takes one pattern for the paths below its folder.
+    const names = files.map((file) => escapeRegExp(relative(UNIT_DIR, file)));
+    return [
+      {
+        name: UNIT_DIR,
+        command: process.execPath,
+        args: [
+          ...NODE_TS,
+          'node_modules/uvu/bin.js',
+          '--no-color',
+          UNIT_DIR,
+          `^(${names.join('|')})$`,
+        ],
+        limitMs: 3 * MINUTE_MS,
+        read: readUvuCounts,
+      },
+    ];
+  },
+  e2e: async (match) =>
+    (await testFiles(E2E_DIR, match)).map((file) => ({
+      name: file,
+      command: process.execPath,
+      args: [...NODE_TS, file],
+      limitMs: 3 * MINUTE_MS,
+      read: readUvuCounts,
+    })),
+  vm: async () => [
+    {
+      name: 'test/vm',
+      command: process.execPath,
+      args: [...NODE_TS, 'test/vm/main.ts'],
+      limitMs: 45 * MINUTE_MS,
+      read: readPlainCounts,
+      needs: 'test/vm/main.ts',
+    },
+  ],
+};
+
+/** Runs one program and adds its counts, and what else is wrong with it, to the suite's result. */
+async function runProgram(program: Program, result: SuiteResult): Promise<void> {
+  const fail = (why: string) => {
+    result.failed += 1;
+    result.remarks.push(`${program.name}: ${why}`);
+  };
+  if (program.needs !== undefined && !existsSync(program.needs)) {
+    fail(`${program.needs} does not exist`);
+    return;
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'tidemark-test-'));
+  try {
+    const { output, code, signal, timedOut, leftBehind } = await runInGroup(
+      program.command,
+      program.args,
+      {
+        limitMs: program.limitMs,
+        env: { ...process.env, TMPDIR: folder },
+        onOutput: (text) => process.stdout.write(text),
+      },
+    );
+    const counts = program.read(output);
+    if (counts) {
+      result.passed += counts.passed;
+      result.failed += counts.failed;
+      result.skipped += counts.skipped;
+    }
+    if (timedOut) {
+      const what = counts ? 'did not exit after its tests' : 'did not finish';
+      fail(`${what} within ${program.limitMs / SECOND_MS} s, killed`);
+    } else if (signal !== null) fail(`ended by ${signal}`);
+    else if (counts === null) fail(`exit status ${code} without a summary of its tests`);
+    else if (code !== 0 && counts.failed === 0) fail(`exit status ${code}, but no failed test`);
+    else if (counts.passed + counts.failed === 0) fail('ran no test');
+    if (leftBehind.length > 0) fail(`left processes behind, now killed: ${leftBehind.join(', ')}`);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function runSuite(name: string, match: string): Promise<SuiteResult> {
+  const result: SuiteResult = {
+    name,
+    passed: 0,
+    failed: 0,
+    skipped: 0,
+    durationMs: 0,
+    remarks: [],
+  };
+  const start = performance.now();
+  const programs = await SUITES[name]!(match);
+  if (programs.length === 0) {
+    result.failed += 1;
+    result.remarks.push(match === '' ? 'no test files' : `no test files match '${match}'`);
+  }
+  for (const program of programs) {
+    process.stdout.write(`\n=== ${name}: ${program.name}\n`);
+    await runProgram(program, result);
+  }
+  result.durationMs = performance.now() - start;
+  return result;
+}
+
+function printSummary(results: readonly SuiteResult[]): void {
+  const row = (...cells: [string, ...(string | number)[]]) => {
+    const [name, ...numbers] = cells;
+    const line = name.padEnd(8) + numbers.map((cell) => String(cell).padStart(9)).join('');
+    process.stdout.write(`${line}\n`);
+  };
+  process.stdout.write('\n');
+  row('suite', 'passed', 'failed', 'skipped', 'seconds');
+  for (const { name, passed, failed, skipped, durationMs } of results) {
+    row(name, passed, failed, skipped, (durationMs / SECOND_MS).toFixed(1));
+  }
+  for (const { name, remarks } of results) {
+    for (const remark of remarks) process.stdout.write(`${name}: ${remark}\n`);
+  }
+  process.stdout.write('\n');
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    killRunningGroups();
+    process.exit(128 + constants.signals[signal]);
+  });
+}
+
+process.chdir(fileURLToPath(new URL('..', import.meta.url)));
+const { values, positionals } = parseArgs({
+  options: { match: { type: 'string', default: '' } },
+  allowPositionals: true,
+});
+for (const name of positionals) {
+  if (!(name in SUITES)) {
+    const known = Object.keys(SUITES).join(', ');
+    process.stderr.write(`test/run.ts: unknown suite '${name}': expected ${known}\n`);
+    process.exit(2);
+  }
+}
+
+const results: SuiteResult[] = [];
+for (const name of positionals.length > 0 ? positionals : Object.keys(SUITES)) {
+  results.push(await runSuite(name, values.match));
+}
+printSummary(results);
+const sum = (key: 'passed' | 'failed') => results.reduce((total, each) => total + each[key], 0);
+process.stdout.write(`${sum('passed')} passed, ${sum('failed')} failed\n`);
+process.exitCode = sum('failed') === 0 ? 0 : 1;
