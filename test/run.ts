@@ -14,7 +14,7 @@
 // 'N passed, N failed'; the exit status is 1 if anything failed. scripts/test.sh prepares the checkout.
 
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -40,6 +40,8 @@ interface Program {
   read: CountsReader;
   /** Must exist, or the program is a failure that says so. */
   needs?: string;
+  /** Test files that uvu runs together; it would not miss one that forgets its `test.run()`. */
+  files?: string[];
 }
 
 interface SuiteResult extends Counts {
@@ -104,6 +106,7 @@ const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
         ],
         limitMs: 3 * MINUTE_MS,
         read: readUvuCounts,
+        files,
       },
     ];
   },
@@ -136,6 +139,9 @@ async function runProgram(program: Program, result: SuiteResult): Promise<void> 
   if (program.needs !== undefined && !existsSync(program.needs)) {
     fail(`${program.needs} does not exist`);
     return;
+  }
+  for (const file of program.files ?? []) {
+    if (!(await readFile(file, 'utf8')).includes('.run()')) fail(`${file} never calls run()`);
   }
   const folder = await mkdtemp(join(tmpdir(), 'tidemark-test-'));
   try {
