@@ -1,0 +1,80 @@
+// Replication frames: 48-byte little-endian header, then `payload_bytes` of payload. docs/PROTOCOL.md has the bytes.
+//
+//  0 u32 magic "TMF1"    4 u8 type   5 u8 flags   6 u16 reserved (0)
+//  8 u32 incarnation     (R16: low half of the link's random number; 0 before the handshake has made one)
+// 12 u32 payload_bytes   (<= kFramePayloadMax)
+// 16 u64 sequence        24 u64 offset   32 u32 length (bytes of the volume concerned, multiple of 512 unless type says otherwise)
+// 36 u32 epoch           40 u32 payload CRC32C (0 when empty)   44 u32 header CRC32C over bytes 0..43
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/dirty_map.h"
+#include "core/types.h"
+
+namespace tidemark {
+
+inline constexpr uint32_t kFrameMagic = 0x31464d54;  // "TMF1" in memory order
+inline constexpr uint32_t kFrameHeaderBytes = 48;
+inline constexpr uint32_t kFramePayloadMax = 1u << 20;
+
+enum class FrameType : uint8_t {
+  // The shell's (lib/replication): payload is UTF-8 JSON; the core hands kControl through in order.
+  kHandshake = 1,
+  kControl = 2,
+  // The core's.
+  kData = 16,       // write: payload = length bytes
+  kZeroes = 17,     // zero range, no payload (length up to kZeroLengthMax)
+  kDiscard = 18,    // discard range that reads back as zeroes afterwards (R6)
+  kBarrier = 19,    // closes `epoch`; sequence = number of the last write in it; offset = how many writes the epoch has
+  kWritten = 20,    // acknowledgement: payload = array of {u64 first, u32 count, i32 error}: written (B: received; C: on disk, not yet durable)
+  kEpochDone = 21,  // acknowledgement: all epochs up to and including `epoch` are durable there (R10)
+  kMap = 22,        // run-length coded dirty map: payload = codes of run_length.h; offset = first chunk; kFrameLast on the last
+  kSyncDone = 23,   // source: nothing is left; offset = generation to take over; sequence = of the last write before it
+  kSyncDoneAck = 24,  // target: durable; offset = the generation taken over
+  kPing = 25,       // keepalive, any time
+  kOutdate = 26,    // primary to peer before an orderly disconnect: you are going to be outdated (R18)
+  kOutdateAck = 27,
+};
+
+// Flags.
+inline constexpr uint8_t kFrameFua = 1;       // kData..kDiscard: part of a FUA request
+inline constexpr uint8_t kFrameResync = 2;    // kData, kZeroes: resync, not application
+inline constexpr uint8_t kFrameLast = 4;      // kMap: the last one
+inline constexpr uint8_t kFrameHard = 8;      // kBarrier: an ordering barrier (R10)
+inline constexpr uint8_t kFrameAckReceived = 16;  // kData..kDiscard: acknowledge when received (protocol B)
+inline constexpr uint8_t kFrameAckWritten = 32;   // kData..kDiscard: acknowledge when on the peer's disk (protocol C)
+
+struct FrameHeader {
+  FrameType type{};
+  uint8_t flags = 0;
+  uint32_t incarnation = 0;
+  uint32_t payload_bytes = 0;
+  uint64_t sequence = 0;
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  uint32_t epoch = 0;
+  uint32_t payload_crc = 0;
+};
+
+void encode_frame_header(const FrameHeader& header, std::span<uint8_t, kFrameHeaderBytes> out);
+
+enum class FrameError : uint8_t { kNone = 0, kMagic, kHeaderCrc, kType, kLength, kReserved };
+// Checks magic, header CRC, known type, payload bound. Says nothing about payload.
+FrameError parse_frame_header(std::span<const uint8_t, kFrameHeaderBytes> bytes, FrameHeader* out);
+const char* frame_error_text(FrameError error);
+const char* frame_type_text(FrameType type);
+
+// One entry of a kWritten payload, 16 bytes on the wire.
+struct WrittenRange {
+  uint64_t first = 0;
+  uint32_t count = 0;
+  int32_t error = 0;  // 0 or -errno: the write failed there
+};
+inline constexpr uint32_t kWrittenRangeBytes = 16;
+void encode_written(std::span<const WrittenRange> ranges, uint8_t* out);
+bool parse_written(std::span<const uint8_t> payload, std::vector<WrittenRange>* out);  // false: not a multiple of 16, or a count of 0
+
+}  // namespace tidemark

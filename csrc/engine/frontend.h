@@ -1,0 +1,41 @@
+// What a frontend (ublk, NBD) is to the engine, and what it may use. All of it runs on the volume's thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "core/host.h"
+#include "engine/ring.h"
+
+namespace tidemark {
+
+// The engine as frontends see it.
+class FrontendHost {
+ public:
+  virtual ~FrontendHost() = default;
+  virtual Ring& ring() = 0;                       // the volume's ring (64-byte entries)
+  virtual void submit(Request* request) = 0;      // to the volume; request->owner is the Frontend
+  virtual uint8_t* buffer_get(size_t bytes) = 0;  // 4 KiB aligned; nullptr when the arena is used up
+  virtual void buffer_put(uint8_t* buffer, size_t bytes) = 0;
+  virtual void post(std::function<void()> task) = 0;  // from any thread: run it on the volume's thread
+  virtual uint64_t volume_bytes() const = 0;
+  virtual uint32_t block_bytes() const = 0;       // logical block of the backing: 512 or 4096
+  virtual bool can_discard() const = 0;           // discards leave zeroes on this backing (R6)
+  virtual bool fast_zeroes() const = 0;           // write-zeroes without writing data
+  virtual uint64_t now_us() const = 0;
+  virtual void frontend_failed(const std::string& why) = 0;  // the frontend died by itself
+};
+
+class Frontend {
+ public:
+  virtual ~Frontend() = default;
+  // Request::owner points here; called exactly once per submitted request.
+  virtual void complete(Request* request) = 0;
+  // Once per turn of the loop after completions were delivered (send what is batched). Must be cheap when there is nothing to do.
+  virtual void turn_end() = 0;
+  virtual std::string device() const = 0;  // "/dev/ublkb0", or the socket's path
+  virtual bool in_use() const = 0;         // mounted, open, or clients connected
+};
+
+}  // namespace tidemark
