@@ -138,6 +138,8 @@ native() {
     [[ $unit == no || -x build/cmake/tidemark-unit ]] && return 0
   fi
   say "building $targets (cmake-js)"
+  # CMake refuses a cache that was made for another folder: the checkout was moved or copied.
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/cmake/CMakeCache.txt || rm -rf build/cmake
   [[ $unit == yes ]] || args+=(--target tidemark)
   # cmake-js leaves an existing configuration alone, so options are given to a configure of their own.
   quietly $name-configure node_modules/.bin/cmake-js configure -O build/cmake -m "${args[@]}"
