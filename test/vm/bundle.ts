@@ -1,8 +1,9 @@
 // Bundles all scenarios into one file of plain JavaScript: translating TypeScript inside the machine
 // would cost seconds for each.
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from 'esbuild';
+import { guestResults } from './machine.js';
 
 const guestDirectory = join(import.meta.dirname, 'guest');
 /** What is in guest/ besides scenarios. */
@@ -23,9 +24,11 @@ export async function bundleScenarios(target: string): Promise<void> {
     ...files.map((file, index) => `import file${index} from './${file}';`),
     `await main({ ${files.map((file, index) => `'${file}': file${index}`).join(', ')} });`,
   ];
-  await build({
+  const { outputFiles } = await build({
     stdin: { contents: lines.join('\n'), resolveDir: guestDirectory, loader: 'ts' },
-    outfile: target,
+    // Where the guest will see it: the source map's paths are relative to that.
+    outfile: join(guestResults, 'scenarios.mjs'),
+    write: false,
     bundle: true,
     platform: 'node',
     target: 'node20',
@@ -39,4 +42,5 @@ export async function bundleScenarios(target: string): Promise<void> {
     sourcemap: 'inline',
     logLevel: 'warning',
   });
+  for (const { contents } of outputFiles) await writeFile(target, contents);
 }

@@ -3,6 +3,9 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
+/** A program and its arguments. */
+export type Argv = readonly [string, ...string[]];
+
 export interface CommandOptions {
   cwd?: string;
   /** Added to this process's environment. */
@@ -31,18 +34,20 @@ const liveGroups = new Set<number>();
 export class CommandError extends Error {
   readonly result: CommandResult;
 
-  constructor(argv: readonly string[], what: string, result: CommandResult) {
+  constructor(argv: readonly string[], what: string, result: CommandResult, calledFrom = '') {
     const output = `${result.stdout}${result.stderr}`.trim().slice(-errorTailBytes);
     super(`${argv.join(' ')}: ${what}${output ? `\n${output}` : ''}`);
     this.name = 'CommandError';
     this.result = result;
+    this.stack = [`${this.name}: ${this.message}`, ...calledFrom.split('\n').slice(1)].join('\n');
   }
 }
 
 /** Runs a command to its end; rejects with CommandError unless it exits with 0 (or anyStatus) in time. */
-export function run(argv: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+export function run(argv: Argv, options: CommandOptions = {}): Promise<CommandResult> {
   const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
   const started = performance.now();
+  const calledFrom = new Error().stack; // A stack taken when it fails would show the event loop.
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0], argv.slice(1), {
       cwd: options.cwd,
@@ -67,7 +72,7 @@ export function run(argv: readonly string[], options: CommandOptions = {}): Prom
       clearTimeout(stuckTimer);
       if (group !== undefined) liveGroups.delete(group);
       const result = { status, signal, stdout, stderr, elapsedMs: performance.now() - started };
-      if (problem) reject(new CommandError(argv, problem, result));
+      if (problem) reject(new CommandError(argv, problem, result, calledFrom));
       else resolve(result);
     };
     const timer = setTimeout(() => {

@@ -47,8 +47,14 @@ export async function provideInitramfs(kernel: Kernel): Promise<string> {
 
 /** The module files that `bootModules` need, dependencies first; built-in ones need none. */
 async function modulesInOrder(kernel: Kernel): Promise<string[]> {
-  const modprobe = ['/sbin/modprobe', '-d', kernel.directory, '-S', kernel.version];
-  const { stdout } = await run([...modprobe, '--show-depends', '-a', ...bootModules]);
+  const where = ['-d', kernel.directory, '-S', kernel.version];
+  const { stdout } = await run([
+    '/sbin/modprobe',
+    ...where,
+    '--show-depends',
+    '-a',
+    ...bootModules,
+  ]);
   const paths = stdout
     .split('\n')
     .map((line) => /^insmod (\S+)/.exec(line)?.[1])

@@ -28,7 +28,7 @@ interface Candidate {
 function parseCandidate(packageName: string): Candidate | undefined {
   const match = packagePattern.exec(packageName);
   // The cloud and rt flavours name themselves between version and architecture.
-  if (!match || /-(cloud|rt)-/.test(packageName)) return undefined;
+  if (!match?.[1] || /-(cloud|rt)-/.test(packageName)) return undefined;
   return { packageName, version: match[1], patch: Number(match[2]), signed: !match[3] };
 }
 

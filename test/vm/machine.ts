@@ -2,9 +2,10 @@
 // own files (read-only, writes go to memory), runs one script inside and brings back its exit status.
 //
 // Host and guest share a results directory: the host leaves job.env and job.sh there, the guest
-// `status`, `dmesg.log` and whatever the job writes to $TIDEMARK_RESULTS. The job's output
+// `status`, `dmesg.log` and whatever the job writes to $TIDEMARK_RESULTS; the host adds console.log. The job's output
 // comes through a virtio port, apart from the kernel's console, which is watched for faults.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
@@ -53,7 +54,8 @@ export interface MachineOutcome {
 const defaultCpus = 2;
 const defaultMemoryMib = 6144;
 const bootTimeoutMs = 180_000;
-const guestResults = '/run/tidemark-vm/results';
+/** Where the guest sees the results directory; image/start mounts it there. */
+export const guestResults = '/run/tidemark-vm/results';
 const upLine = /^tidemark-vm: up after /;
 /** The EPYC model has features that the emulator lacks, which is of no interest; the reset is our own. */
 const consoleNoise = /TCG doesn't support requested feature|sysrq: Resetting/;
@@ -109,13 +111,15 @@ class MachineWatch {
   readonly faults: KernelFault[] = [];
   bootMs: number | undefined;
   stopReason: string | undefined;
-  private readonly lastLines: string[] = [];
+  private readonly child: ChildProcess;
+  private readonly options: MachineOptions;
+  private readonly started: number;
+  private lastLine = 'nothing on the console';
 
-  constructor(
-    private readonly child: ChildProcess,
-    private readonly options: MachineOptions,
-    private readonly started: number,
-  ) {
+  constructor(child: ChildProcess, options: MachineOptions, started: number) {
+    this.child = child;
+    this.options = options;
+    this.started = started;
     const boot = setTimeout(() => this.stop(`no boot within ${bootTimeoutMs} ms`), bootTimeoutMs);
     const overall = setTimeout(
       () => this.stop(`not finished after ${options.timeoutMs} ms`),
@@ -171,8 +175,8 @@ class MachineWatch {
     if (line.trim() === '' || consoleNoise.test(line)) return;
     const fault = kernelFault(line);
     if (fault) this.faults.push(fault);
-    this.lastLines.push(line);
-    if (this.lastLines.length > 12) this.lastLines.shift();
+    this.lastLine = line;
+    appendFileSync(join(this.options.results, 'console.log'), `${line}\n`);
     this.options.onConsole?.(line);
   }
 
@@ -181,9 +185,11 @@ class MachineWatch {
     this.child.kill('SIGKILL');
   }
 
+  /** Why the machine may have ended before its job, on one line. */
   describeDeath(exit: string): string {
     const stage = this.bootMs === undefined ? 'before it was up' : 'before the job finished';
-    return [`the machine ended ${stage} (qemu: ${exit})`, ...this.lastLines].join('\n  ');
+    const fatal = this.faults.find((fault) => fault.fatal)?.line;
+    return `the machine ended ${stage} (qemu: ${exit}): ${fatal ?? this.lastLine}`;
   }
 }
 

@@ -1,8 +1,8 @@
 // A process that runs beside the scenario, with its output kept, and killed at the end whatever happens.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { killGroup, waitChannel } from '../../command.js';
+import { basename, join } from 'node:path';
+import { type Argv, killGroup, waitChannel } from '../../command.js';
 import { type ScenarioContext, withDeadline } from './scenario.js';
 import { type WaitOptions, waitFor } from './wait.js';
 
@@ -33,8 +33,8 @@ export class Daemon {
   exit: DaemonExit | undefined;
   private readonly child: ChildProcess;
 
-  private constructor(t: ScenarioContext, argv: readonly string[], options: DaemonOptions) {
-    this.name = options.name ?? argv[0].split('/').at(-1) ?? argv[0];
+  private constructor(t: ScenarioContext, argv: Argv, options: DaemonOptions) {
+    this.name = options.name ?? basename(argv[0]);
     const log = join(t.logs, `${this.name}.log`);
     this.child = spawn(argv[0], argv.slice(1), {
       cwd: options.cwd,
@@ -69,7 +69,7 @@ export class Daemon {
     this.pid = this.child.pid ?? 0;
   }
 
-  static start(t: ScenarioContext, argv: readonly string[], options: DaemonOptions = {}): Daemon {
+  static start(t: ScenarioContext, argv: Argv, options: DaemonOptions = {}): Daemon {
     t.log(`$ ${argv.join(' ')} &`);
     const daemon = new Daemon(t, argv, options);
     if (daemon.pid > 0) t.undo(`kill ${daemon.name}`, () => daemon.destroy());

@@ -1,5 +1,5 @@
 // Disks in memory and filesystems on them, gone when the scenario ends.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ScenarioContext } from './scenario.js';
@@ -12,18 +12,19 @@ export async function modprobe(t: ScenarioContext, name: string, ...parameters: 
 }
 
 /**
- * `count` RAM disks of the same size, zeroed, as /dev/ramN. There is one set at a time, as the module
- * takes size and number when it is loaded.
+ * Four RAM disks of the same size, which take memory only where written. There is one set at a time: the module
+ * takes number and size when it is loaded.
  */
 export async function ramDisks(
   t: ScenarioContext,
-  count: number,
   sizeBytes: number,
-): Promise<string[]> {
+): Promise<[string, string, string, string]> {
   if (sizeBytes % kib !== 0) throw new RangeError(`RAM disk size ${sizeBytes} is not whole KiB`);
-  await modprobe(t, 'brd', `rd_nr=${count}`, `rd_size=${sizeBytes / kib}`);
+  // Loading a module that is there succeeds, and ignores the parameters.
+  if (existsSync('/sys/module/brd')) await t.run(['/sbin/rmmod', 'brd']);
+  await modprobe(t, 'brd', 'rd_nr=4', `rd_size=${sizeBytes / kib}`);
   t.undo('remove the RAM disks', () => t.run(['/sbin/rmmod', 'brd']));
-  return Array.from({ length: count }, (_, index) => `/dev/ram${index}`);
+  return ['/dev/ram0', '/dev/ram1', '/dev/ram2', '/dev/ram3'];
 }
 
 /** A loop device over a new sparse file, which is read and written past the page cache. */

@@ -13,8 +13,8 @@ export class KernelLog {
       try {
         const size = readSync(this.fd, this.record, 0, this.record.length, null);
         // 'priority,sequence,time,flags;text', then lines of key=value.
-        const text = this.record.toString('utf8', 0, size).split('\n', 1)[0];
-        lines.push(text.slice(text.indexOf(';') + 1));
+        const record = this.record.toString('utf8', 0, size);
+        lines.push(record.slice(record.indexOf(';') + 1, record.indexOf('\n')));
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
         if (code === 'EAGAIN') return lines;

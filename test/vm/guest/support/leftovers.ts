@@ -1,6 +1,7 @@
 // Finds what a scenario left behind: processes, mounts, block devices. A leak is a failure of the
 // scenario that made it, and not of the one that trips over it.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { run } from '../../command.js';
 
 export type Inventory = ReadonlySet<string>;
 
@@ -10,6 +11,23 @@ export function takeInventory(): Inventory {
 
 export function leftBehind(before: Inventory, after: Inventory): string[] {
   return [...after].filter((entry) => !before.has(entry));
+}
+
+/** Removes, as far as it can, what was left behind, so that the next scenario starts as clean as this one did. */
+export async function clearAway(left: readonly string[]): Promise<void> {
+  for (const entry of left) {
+    const pid = /^process (\d+) /.exec(entry)?.[1];
+    try {
+      if (pid) process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // Gone by now.
+    }
+  }
+  for (const entry of left) {
+    const target = /^mount \S+ (\S+)/.exec(entry)?.[1];
+    // Lazily: it goes when its last user does.
+    if (target) await run(['umount', '--lazy', target], { anyStatus: true }).catch(() => {});
+  }
 }
 
 function processes(): string[] {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { killRunningCommands } from '../../command.js';
 import { eventsFile, type RunEvent, type ScenarioResult } from './events.js';
 import { KernelLog } from './kmsg.js';
-import { type Inventory, leftBehind, takeInventory } from './leftovers.js';
+import { clearAway, type Inventory, leftBehind, takeInventory } from './leftovers.js';
 import { messageOf, type Scenario, ScenarioContext, withDeadline } from './scenario.js';
 
 const defaultTimeoutMs = 120_000;
@@ -63,13 +63,20 @@ async function runOne(
   try {
     await withDeadline(one.run(t), one.timeoutMs ?? defaultTimeoutMs, 'the scenario');
   } catch (error) {
-    problems.push(error instanceof Error ? (error.stack ?? error.message) : messageOf(error));
+    problems.push(describe(error));
+    if (t.lastStep) problems.push(`last step: ${t.lastStep}`);
   }
   abort.abort();
   killRunningCommands();
   problems.push(...(await t.undoAll()));
-  rmSync(t.directory, { recursive: true, force: true });
-  problems.push(...(await leaks(before)));
+  const left = await leaks(before);
+  problems.push(...left.map((entry) => `left behind: ${entry}`));
+  await clearAway(left);
+  try {
+    rmSync(t.directory, { recursive: true, force: true });
+  } catch (error) {
+    problems.push(`cleanup: ${messageOf(error)}`);
+  }
   for (const fault of kernelLog.faults()) problems.push(`kernel: ${fault.line}`);
 
   const elapsedMs = Math.round(performance.now() - started);
@@ -81,10 +88,18 @@ async function leaks(before: Inventory): Promise<string[]> {
   const deadline = performance.now() + settleMs;
   for (;;) {
     const left = leftBehind(before, takeInventory());
-    if (left.length === 0) return [];
-    if (performance.now() > deadline) return left.map((entry) => `left behind: ${entry}`);
+    if (left.length === 0 || performance.now() > deadline) return left;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+/** The message, and of the stack what is the scenario's own: not Node's frames, not the harness's. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return messageOf(error);
+  const stack = (error.stack ?? error.message).split('\n');
+  const foreign =
+    /^ {4}at .*(\(|async |at )(node:|.*\/test\/vm\/(command\.ts|guest\/support\/|guest\/main\.ts)|.*<stdin>)/;
+  return stack.filter((line) => !foreign.test(line)).join('\n');
 }
 
 /** A scenario's name as a file name. */

@@ -2,7 +2,7 @@
 // that is worked off whatever way the scenario ends.
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CommandOptions, type CommandResult, run } from '../../command.js';
+import { type Argv, type CommandOptions, type CommandResult, run } from '../../command.js';
 
 export interface Scenario {
   /** What happens and what is expected, as a sentence. Unique. */
@@ -37,6 +37,8 @@ export class ScenarioContext {
   readonly logs: string;
   /** Aborted when the scenario's time is up; polling loops end on it. */
   readonly signal: AbortSignal;
+  /** What it logged last, to say where it hung. */
+  lastStep = '';
   private readonly undos: Undo[] = [];
 
   constructor(slug: string, results: string, signal: AbortSignal) {
@@ -53,13 +55,14 @@ export class ScenarioContext {
   }
 
   /** Runs a command to its end; throws with its output unless it succeeds. */
-  run(argv: readonly string[], options?: CommandOptions): Promise<CommandResult> {
+  run(argv: Argv, options?: CommandOptions): Promise<CommandResult> {
     this.log(`$ ${argv.join(' ')}`);
     return run(argv, options);
   }
 
   /** Adds a line to the scenario's own log, which the host shows when it fails. */
   log(text: string): void {
+    this.lastStep = text;
     const seconds = (performance.now() / 1000).toFixed(3);
     appendFileSync(join(this.logs, 'scenario.log'), `[${seconds}] ${text}\n`);
   }
