@@ -1,4 +1,5 @@
-// CRC32C (Castagnoli, reflected 0x82f63b78), in hardware where the CPU has it (SSE4.2), chosen at run time.
+// CRC32C (Castagnoli, reflected 0x82f63b78), in hardware where the CPU has it (SSE4.2, ARMv8 CRC), chosen at
+// run time.
 #pragma once
 
 #include <cstddef>
@@ -8,5 +9,8 @@ namespace tidemark {
 
 // crc32c(0, "123456789", 9) == 0xe3069283. Pass the previous result to go on with more bytes.
 uint32_t crc32c(uint32_t crc, const void* data, size_t length);
+
+// The table-driven fallback, whatever the CPU has: for tests and comparison.
+uint32_t crc32c_portable(uint32_t crc, const void* data, size_t length);
 
 }  // namespace tidemark

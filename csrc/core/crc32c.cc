@@ -1,0 +1,156 @@
+// The hardware path runs three independent streams over equal thirds of a stride, because the crc32
+// instruction has a latency of three cycles and a throughput of one; the three results are joined by
+// multiplying with x^(8 * stride third), which is linear and so a table look-up per byte of the CRC.
+#include "core/crc32c.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+#define TIDEMARK_CRC_TARGET __attribute__((target("sse4.2")))
+#elif defined(__aarch64__)
+#include <arm_acle.h>
+#include <sys/auxv.h>
+#define TIDEMARK_CRC_TARGET __attribute__((target("+crc")))
+#endif
+
+namespace tidemark {
+namespace {
+
+constexpr uint32_t kPolynomial = 0x82f63b78u;
+
+using ByteTable = std::array<uint32_t, 256>;
+
+constexpr std::array<ByteTable, 8> make_slices() {
+  std::array<ByteTable, 8> slices{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t crc = byte;
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? kPolynomial : 0);
+    slices[0][byte] = crc;
+  }
+  for (size_t slice = 1; slice < slices.size(); ++slice) {
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+      const uint32_t below = slices[slice - 1][byte];
+      slices[slice][byte] = (below >> 8) ^ slices[0][below & 0xff];
+    }
+  }
+  return slices;
+}
+
+constexpr std::array<ByteTable, 8> kSlices = make_slices();
+
+// `state` is the inverted CRC, as the instruction and the tables carry it.
+uint32_t extend_portable(uint32_t state, const uint8_t* data, size_t length) {
+  if constexpr (std::endian::native == std::endian::little) {
+    for (; length >= 8; data += 8, length -= 8) {
+      uint64_t word;
+      std::memcpy(&word, data, sizeof word);
+      word ^= state;
+      state = 0;
+      for (size_t byte = 0; byte < 8; ++byte) {
+        state ^= kSlices[7 - byte][(word >> (8 * byte)) & 0xff];
+      }
+    }
+  }
+  for (; length > 0; ++data, --length) state = (state >> 8) ^ kSlices[0][(state ^ *data) & 0xff];
+  return state;
+}
+
+#ifdef TIDEMARK_CRC_TARGET
+
+constexpr size_t kThird = 1024;  // bytes of one stream in a stride; a 4 KiB block is one stride and a bit
+
+// The state after `bytes` zero bytes, as a linear map: four tables, one per byte of the state.
+constexpr std::array<ByteTable, 4> make_shift(size_t bytes) {
+  std::array<uint32_t, 32> images{};
+  for (uint32_t bit = 0; bit < 32; ++bit) {
+    uint32_t state = uint32_t{1} << bit;
+    for (size_t i = 0; i < bytes; ++i) state = (state >> 8) ^ kSlices[0][state & 0xff];
+    images[bit] = state;
+  }
+  std::array<ByteTable, 4> shift{};
+  for (uint32_t byte = 0; byte < 4; ++byte) {
+    for (uint32_t value = 0; value < 256; ++value) {
+      for (uint32_t bit = 0; bit < 8; ++bit) {
+        if ((value >> bit) & 1) shift[byte][value] ^= images[byte * 8 + bit];
+      }
+    }
+  }
+  return shift;
+}
+
+const std::array<ByteTable, 4> kShiftThird = make_shift(kThird);
+
+uint32_t shift_third(uint32_t state) {
+  return kShiftThird[0][state & 0xff] ^ kShiftThird[1][(state >> 8) & 0xff] ^
+         kShiftThird[2][(state >> 16) & 0xff] ^ kShiftThird[3][state >> 24];
+}
+
+TIDEMARK_CRC_TARGET inline uint64_t step8(uint64_t state, const uint8_t* data) {
+  uint64_t word;
+  std::memcpy(&word, data, sizeof word);
+#if defined(__x86_64__)
+  return _mm_crc32_u64(state, word);
+#else
+  return __crc32cd(static_cast<uint32_t>(state), word);
+#endif
+}
+
+TIDEMARK_CRC_TARGET inline uint32_t step1(uint32_t state, uint8_t byte) {
+#if defined(__x86_64__)
+  return _mm_crc32_u8(state, byte);
+#else
+  return __crc32cb(state, byte);
+#endif
+}
+
+TIDEMARK_CRC_TARGET uint32_t extend_hardware(uint32_t state, const uint8_t* data, size_t length) {
+  while (length >= 3 * kThird) {
+    uint64_t first = state;
+    uint64_t second = 0;
+    uint64_t third = 0;
+    for (size_t i = 0; i < kThird; i += 8) {
+      first = step8(first, data + i);
+      second = step8(second, data + kThird + i);
+      third = step8(third, data + 2 * kThird + i);
+    }
+    state = shift_third(static_cast<uint32_t>(first)) ^ static_cast<uint32_t>(second);
+    state = shift_third(state) ^ static_cast<uint32_t>(third);
+    data += 3 * kThird;
+    length -= 3 * kThird;
+  }
+  uint64_t wide = state;
+  for (; length >= 8; data += 8, length -= 8) wide = step8(wide, data);
+  state = static_cast<uint32_t>(wide);
+  for (; length > 0; ++data, --length) state = step1(state, *data);
+  return state;
+}
+
+bool has_hardware() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("sse4.2") != 0;
+#else
+  constexpr unsigned long kHwcapCrc32 = 1ul << 7;
+  return (getauxval(AT_HWCAP) & kHwcapCrc32) != 0;
+#endif
+}
+
+#endif  // TIDEMARK_CRC_TARGET
+
+}  // namespace
+
+uint32_t crc32c_portable(uint32_t crc, const void* data, size_t length) {
+  return ~extend_portable(~crc, static_cast<const uint8_t*>(data), length);
+}
+
+uint32_t crc32c(uint32_t crc, const void* data, size_t length) {
+#ifdef TIDEMARK_CRC_TARGET
+  static const bool hardware = has_hardware();
+  if (hardware) return ~extend_hardware(~crc, static_cast<const uint8_t*>(data), length);
+#endif
+  return crc32c_portable(crc, data, length);
+}
+
+}  // namespace tidemark

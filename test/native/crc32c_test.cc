@@ -1,0 +1,42 @@
+#include "core/crc32c.h"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "random.h"
+
+namespace tidemark {
+
+TEST_CASE("crc32c: known answers (RFC 3720, B.4)") {
+  CHECK(crc32c(0, "123456789", 9) == 0xe3069283u);
+  CHECK(crc32c(0, "", 0) == 0u);
+  uint8_t bytes[32] = {};
+  CHECK(crc32c(0, bytes, sizeof bytes) == 0x8a9136aau);
+  std::memset(bytes, 0xff, sizeof bytes);
+  CHECK(crc32c(0, bytes, sizeof bytes) == 0x62a8ab43u);
+  for (uint8_t i = 0; i < 32; ++i) bytes[i] = i;
+  CHECK(crc32c(0, bytes, sizeof bytes) == 0x46dd794eu);
+  for (uint8_t i = 0; i < 32; ++i) bytes[i] = static_cast<uint8_t>(31 - i);
+  CHECK(crc32c(0, bytes, sizeof bytes) == 0x113fdb5cu);
+  CHECK(crc32c_portable(0, "123456789", 9) == 0xe3069283u);
+}
+
+TEST_CASE("crc32c: the CPU and the tables agree at any length, alignment and split") {
+  test::Random random;
+  INFO("TIDEMARK_SEED=", test::test_seed());
+  std::vector<uint8_t> bytes(20000);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.next());
+  for (int round = 0; round < 400; ++round) {
+    const size_t start = random.below(64);
+    const size_t length = random.below(bytes.size() - start);
+    const size_t split = random.below(length + 1);
+    const uint32_t whole = crc32c(0, bytes.data() + start, length);
+    REQUIRE(whole == crc32c_portable(0, bytes.data() + start, length));
+    const uint32_t part = crc32c(0, bytes.data() + start, split);
+    REQUIRE(whole == crc32c(part, bytes.data() + start + split, length - split));
+  }
+}
+
+}  // namespace tidemark
