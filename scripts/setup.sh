@@ -105,12 +105,10 @@ packages() {
   command -v apt-get >/dev/null || die "missing: ${missing[*]} (Debian's names); there is no apt-get here, install them by hand"
   ((EUID == 0)) || die "missing packages: ${missing[*]}. As root: $hint"
   export DEBIAN_FRONTEND=noninteractive
-  # Lists as old as the image may name versions that the mirror has dropped: fetch them on failure too.
-  if apt-cache show "${missing[@]}" >/dev/null 2>&1; then
-    say "installing Debian packages: ${missing[*]}"
-    install_packages "${missing[@]}" >build/logs/packages.log 2>&1 </dev/null 9>&- && return 0
-  fi
-  say "updating the package lists, then installing: ${missing[*]}"
+  say "installing Debian packages: ${missing[*]}"
+  install_packages "${missing[@]}" >build/logs/packages.log 2>&1 </dev/null 9>&- && return 0
+  # There are no package lists yet, or they name versions that the mirror has dropped.
+  say 'that failed: updating the package lists, then trying again'
   quietly apt-get-update apt-get update
   quietly packages install_packages "${missing[@]}"
 }
