@@ -86,7 +86,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineOutcom
   // The death signal covers the one end that no handler of ours sees: SIGKILL to this process.
   const child = spawn(setpriv, ['--pdeathsig', 'KILL', qemu, ...qemuArguments(options)], {
     stdio: options.interactive
-      ? ['inherit', 'inherit', 'inherit', 'pipe']
+      ? ['inherit', 'inherit', 'pipe', 'pipe']
       : ['ignore', 'pipe', 'pipe', 'pipe'],
   });
   const watch = new MachineWatch(child, options, started);

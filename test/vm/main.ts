@@ -1,6 +1,7 @@
 // `npm run test:vm`: runs the scenarios in guest/ against the real ublk driver, in a virtual machine
 // on this host's own files. See docs/testing-vm.md.
-import { cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -23,6 +24,7 @@ const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a sce
 
 const checkout = resolve(import.meta.dirname, '..', '..');
 const defaultTimeoutSeconds = 1800;
+const resultsPrefix = 'tidemark-vm-';
 const nodeFlags = '--enable-source-maps';
 
 function readArguments() {
@@ -68,7 +70,8 @@ async function main(): Promise<number> {
     return 0;
   }
 
-  const results = await mkdtemp(join(tmpdir(), 'tidemark-vm-'));
+  await removeStaleResults();
+  const results = await mkdtemp(join(tmpdir(), `${resultsPrefix}${process.pid}-`));
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
@@ -143,7 +146,7 @@ function shellScript(): string {
   return `modprobe ublk_drv
 export TERM='${(process.env.TERM ?? 'vt100').replaceAll("'", '')}'
 stty -F /dev/ttyS0 sane rows ${rows} cols ${columns}
-exec setsid --ctty bash -i < /dev/ttyS0 > /dev/ttyS0 2>&1
+exec setsid --ctty --wait bash -i < /dev/ttyS0 > /dev/ttyS0 2>&1
 `;
 }
 
@@ -151,6 +154,18 @@ function reportJob(outcome: MachineOutcome): number {
   for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);
   if (outcome.problem) note(outcome.problem);
   return outcome.faults.length > 0 ? 1 : (outcome.status ?? 1);
+}
+
+/** A run that was killed outright could not remove its directory; the next one does. */
+async function removeStaleResults(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = name.startsWith(resultsPrefix)
+      ? Number.parseInt(name.slice(resultsPrefix.length), 10)
+      : 0;
+    if (pid > 0 && !existsSync(`/proc/${pid}`)) {
+      await rm(join(tmpdir(), name), { recursive: true, force: true });
+    }
+  }
 }
 
 async function keep(results: string, directory: string): Promise<void> {
