@@ -59,6 +59,7 @@ enum class EventKind : uint8_t {
   kIoSuspended,    // requests wait (text: why) ...
   kIoResumed,      // ... no longer
   kIoError,        // a disk or metadata error (text: what, errno)
+  kFrontendFailed,  // from the engine: a frontend died by itself (text: why)
 };
 struct Event {
   EventKind kind{};
