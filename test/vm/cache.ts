@@ -1,6 +1,6 @@
 // Where the machine's kernel and initramfs are kept between runs: outside the checkout, so that
 // clones share them and `git clean` does not cost a download.
-import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
@@ -14,6 +14,18 @@ export async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** Removes entries that begin so and were made longer than `ageMs` ago: no running machine needs them. */
+export async function dropOld(prefix: string, ageMs: number): Promise<void> {
+  const directory = cacheDirectory();
+  const names = (await exists(directory)) ? await readdir(directory) : [];
+  for (const name of names.filter((entry) => entry.startsWith(prefix))) {
+    const made = await stat(join(directory, name)).catch(() => undefined);
+    if (made && Date.now() - made.mtimeMs > ageMs) {
+      await rm(join(directory, name), { recursive: true, force: true });
+    }
+  }
 }
 
 /**

@@ -3,12 +3,13 @@
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { cached } from './cache.js';
+import { cached, dropOld } from './cache.js';
 import { run } from './command.js';
 import type { Kernel } from './kernel.js';
 import { findCommand } from './packages.js';
 
 const bootModules = ['9pnet_virtio', '9p', 'overlay', 'virtio_pci', 'virtio_console'];
+const dayMs = 24 * 3_600_000;
 const imageDirectory = join(import.meta.dirname, 'image');
 
 /** Returns the path of the initramfs for this kernel, made when its inputs changed. */
@@ -22,6 +23,8 @@ export async function provideInitramfs(kernel: Kernel): Promise<string> {
   const name = `initramfs-${kernel.version}-${hash.digest('hex').slice(0, 12)}.cpio`;
 
   return cached(name, async (content) => {
+    await dropOld('initramfs-', dayMs); // Made from earlier versions of image/.
+    await dropOld('.new-', dayMs); // Left by runs that were killed.
     const tree = `${content}-tree`;
     for (const part of ['bin', 'modules', 'image']) {
       await mkdir(join(tree, part), { recursive: true });

@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cacheDirectory, cached, exists } from './cache.js';
 import { run } from './command.js';
+import { withPackageLists } from './packages.js';
 
 export interface Kernel {
   /** As `uname -r` says it. */
@@ -36,11 +37,13 @@ function newestFirst(a: Candidate, b: Candidate): number {
   return b.patch - a.patch || Number(b.signed) - Number(a.signed);
 }
 
+/** What apt could download, the newest first. */
 async function candidates(): Promise<Candidate[]> {
-  const { stdout } = await run(['apt-cache', 'pkgnames', 'linux-image-6.12.']);
+  // pkgnames also lists names that are only mentioned, search only packages that a source offers.
+  const { stdout } = await run(['apt-cache', 'search', '--names-only', '^linux-image-6\\.12\\.']);
   return stdout
     .split('\n')
-    .map(parseCandidate)
+    .map((line) => parseCandidate(line.split(' ', 1)[0] ?? ''))
     .filter((candidate) => candidate !== undefined)
     .sort(newestFirst);
 }
@@ -74,23 +77,19 @@ export async function provideKernel(
   const [here] = await cachedKernels();
   if (here && !refresh) return describe(here.version);
 
-  let known = refresh ? [] : await candidates();
-  if (known.length === 0) {
-    note('asking apt for kernels');
-    await run(['apt-get', 'update', '-q'], { timeoutMs: downloadTimeoutMs });
-    known = await candidates();
-  }
-  // By name order alone a package may be known that no source offers any more.
-  for (const candidate of known) {
-    const policy = await run(['apt-cache', 'policy', candidate.packageName]);
-    if (!/^\s*Candidate: \d/m.test(policy.stdout)) continue;
-    await fetchKernel(candidate, note);
-    return describe(candidate.version);
-  }
-  throw new Error(
-    "apt offers no linux-image-6.12.*-amd64 package; the test machine needs Debian 12's or 13's, " +
-      `or an unpacked one in ${cacheDirectory()}`,
-  );
+  if (refresh) await run(['apt-get', 'update', '-q'], { timeoutMs: downloadTimeoutMs });
+  const version = await withPackageLists(async () => {
+    const [newest] = await candidates();
+    if (!newest) {
+      throw new Error(
+        "apt offers no linux-image-6.12.*-amd64 package; the test machine needs Debian 12's or 13's " +
+          '(if the package lists are old, run apt-get update as root)',
+      );
+    }
+    await fetchKernel(newest, note);
+    return newest.version;
+  });
+  return describe(version);
 }
 
 async function fetchKernel(candidate: Candidate, note: (text: string) => void): Promise<void> {

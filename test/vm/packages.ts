@@ -15,7 +15,7 @@ const packageOfCommand: Readonly<Record<string, string>> = {
   xz: 'xz-utils',
 };
 
-const installTimeoutMs = 10 * 60_000;
+const aptTimeoutMs = 10 * 60_000;
 const systemPath = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/local/bin', '/usr/bin', '/bin'];
 
 /** The full path of a command, also of those in sbin that a plain user's PATH lacks. */
@@ -47,6 +47,20 @@ async function isStatic(path: string): Promise<boolean> {
   return result.status !== 0;
 }
 
+/**
+ * Does something with apt; if that fails, as it does when the package lists are missing or name versions
+ * that are gone, fetches the lists and does it again.
+ */
+export async function withPackageLists<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (process.getuid?.() !== 0) throw error;
+    await run(['apt-get', 'update', '-q'], { timeoutMs: aptTimeoutMs });
+    return await action();
+  }
+}
+
 /** Installs what is missing when root; throws with the command to run otherwise. */
 export async function ensurePackages(note: (text: string) => void): Promise<void> {
   const missing = await missingPackages();
@@ -57,12 +71,12 @@ export async function ensurePackages(note: (text: string) => void): Promise<void
     );
   }
   note(`installing ${missing.join(' ')}`);
-  const env = { DEBIAN_FRONTEND: 'noninteractive' };
-  await run(['apt-get', 'update', '-q'], { env, timeoutMs: installTimeoutMs });
-  await run(['apt-get', 'install', '-q', '-y', '--no-install-recommends', ...missing], {
-    env,
-    timeoutMs: installTimeoutMs,
-  });
+  await withPackageLists(() =>
+    run(['apt-get', 'install', '-q', '-y', '--no-install-recommends', ...missing], {
+      env: { DEBIAN_FRONTEND: 'noninteractive' },
+      timeoutMs: aptTimeoutMs,
+    }),
+  );
   const still = await missingPackages();
   if (still.length > 0) throw new Error(`installed, yet not usable: ${still.join(', ')}`);
 }
