@@ -19,6 +19,7 @@ namespace tidemark {
 inline constexpr uint32_t kFrameMagic = 0x31464d54;  // "TMF1" in memory order
 inline constexpr uint32_t kFrameHeaderBytes = 48;
 inline constexpr uint32_t kFramePayloadMax = 1u << 20;
+inline constexpr uint32_t kZeroLengthMax = 1u << 30;  // volume bytes of one kZeroes or kDiscard
 
 enum class FrameType : uint8_t {
   // The shell's (lib/replication): payload is UTF-8 JSON; the core hands kControl through in order.
@@ -62,8 +63,11 @@ struct FrameHeader {
 void encode_frame_header(const FrameHeader& header, std::span<uint8_t, kFrameHeaderBytes> out);
 
 enum class FrameError : uint8_t { kNone = 0, kMagic, kHeaderCrc, kType, kLength, kReserved };
-// Checks magic, header CRC, known type, payload bound. Says nothing about payload.
+// Checks magic, header CRC, known type and flags, payload bound, and for kData..kDiscard that length, offset and payload fit each other
+// (whole sectors, not zero, no wrap past 2^64). Says nothing about the payload's bytes. `out` is filled only when the answer is kNone.
 FrameError parse_frame_header(std::span<const uint8_t, kFrameHeaderBytes> bytes, FrameHeader* out);
+// CRC32C of a payload as the header carries it: 0 when empty.
+uint32_t frame_payload_crc(std::span<const uint8_t> payload);
 const char* frame_error_text(FrameError error);
 const char* frame_type_text(FrameType type);
 
@@ -75,6 +79,6 @@ struct WrittenRange {
 };
 inline constexpr uint32_t kWrittenRangeBytes = 16;
 void encode_written(std::span<const WrittenRange> ranges, uint8_t* out);
-bool parse_written(std::span<const uint8_t> payload, std::vector<WrittenRange>* out);  // false: not a multiple of 16, or a count of 0
+bool parse_written(std::span<const uint8_t> payload, std::vector<WrittenRange>* out);  // false: empty, not a multiple of 16, or a count of 0
 
 }  // namespace tidemark
