@@ -20,6 +20,14 @@ namespace tidemark {
 inline constexpr uint32_t kNodeSlotsDefault = 4;
 inline constexpr uint32_t kNodeSlotsMax = 64;
 
+// Smallest and largest volume; any whole number of sectors between them will do.
+inline constexpr uint64_t kVolumeBytesMin = uint64_t{1} << 20;
+inline constexpr uint64_t kVolumeBytesMax = uint64_t{1} << 50;
+inline constexpr uint32_t kExtentBytesMin = 1u << 20;
+inline constexpr uint32_t kExtentBytesMax = 1u << 30;
+// An extent's number fits 32 bits, and the highest of them means "none" (activity_log.h): the size limits see to it.
+static_assert(kVolumeBytesMax / kExtentBytesMin < UINT32_MAX);
+
 enum class Placement : uint8_t { kEnd = 0, kStart = 1, kOffset = 2, kExternal = 3 };
 
 struct Geometry {
@@ -41,11 +49,13 @@ struct Layout {
   uint64_t superblock_block(uint32_t copy) const { return copy == 0 ? 0 : total_blocks - 1; }
   uint64_t log_block(uint32_t node_slot, uint64_t transaction) const;
   uint64_t map_block(uint32_t peer_slot, uint64_t index) const;
+  uint64_t extent_count() const;
   uint64_t bytes() const { return total_blocks * kBlockSize; }
 };
 
 // Error text (names the value and the allowed range) or nothing.
 std::optional<std::string> check_geometry(const Geometry& geometry);
+// The geometry has to have passed check_geometry().
 Layout make_layout(const Geometry& geometry);
 
 // How a backing device of `device_bytes` splits into data and metadata. `block_bytes`: the backing's logical block (512 or 4096); the
