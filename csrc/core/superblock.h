@@ -36,6 +36,8 @@ inline constexpr uint32_t kSlotAllDirty = 1u << 1;    // the whole map counts as
 inline constexpr uint32_t kSlotPeerOutdated = 1u << 2;  // the peer was told, or is known, to be outdated
 inline constexpr uint32_t kSlotFullSync = 1u << 3;    // the resync under way with it is a full one
 inline constexpr uint32_t kSlotPeerPrimary = 1u << 4;  // the peer was the last primary known
+// The source has offered its generation to the target and does not know yet whether it took it over: the peer may share it (R7).
+inline constexpr uint32_t kSlotSyncEnding = 1u << 5;
 
 struct PeerSlot {
   Uuid node_id;                      // who; all zero when free
@@ -70,7 +72,10 @@ struct Superblock {
   void push_history(uint64_t generation);
 };
 
-// Little-endian image of 4,096 bytes with CRC32C.
+// What is wrong with the fields, as parse_superblock() would say it, or nothing.
+std::optional<std::string> check_superblock(const Superblock& sb);
+
+// Little-endian image of 4,096 bytes with CRC32C. The superblock has to pass check_superblock().
 void encode_superblock(const Superblock& sb, uint32_t copy, std::span<uint8_t, kBlockSize> out);
 
 enum class SuperblockError : uint8_t {
@@ -85,8 +90,11 @@ enum class SuperblockError : uint8_t {
 struct SuperblockParse {
   SuperblockError error = SuperblockError::kNone;
   std::string message;  // names what was found and what was expected
+  uint32_t copy = 0;    // which of the two copies the block says it is
   Superblock superblock;
 };
+// Looks at magic, then version, then checksum, then every field, and says the first thing that is wrong. `superblock` counts
+// only with kNone; with kGeometry it holds what was read, for dump-md.
 SuperblockParse parse_superblock(std::span<const uint8_t, kBlockSize> block);
 
 }  // namespace tidemark
