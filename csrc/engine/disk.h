@@ -1,0 +1,61 @@
+// The core's I/O on the backing disk and the metadata store, through the ring.
+//
+// Every Io that submit() took is handed to `done` exactly once, complete or failed: short transfers
+// are continued, interrupted ones repeated, what the disk cannot do natively is done by writing
+// zeroes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/host.h"
+#include "engine/ring.h"
+
+namespace tidemark {
+
+class Disk {
+ public:
+  struct Area {
+    int fd = -1;
+    uint64_t offset = 0;  // byte on the device where the area starts
+    uint64_t bytes = 0;
+    uint32_t block_bytes = 512;
+    uint32_t memory_align = 1;  // of buffers, a power of two
+    bool can_punch = false;
+  };
+
+  // `done` is called from within Ring::turn(), never from submit().
+  Disk(Ring& ring, const Area& data, const Area& meta, std::function<void(Io*)> done);
+  ~Disk();
+  Disk(const Disk&) = delete;
+  Disk& operator=(const Disk&) = delete;
+
+  void submit(Io* io);
+  // From now on nothing is started or handed back; what is in the kernel's hands comes to its end.
+  void abandon() { abandoned_ = true; }
+  uint64_t in_flight() const { return in_flight_; }
+
+ private:
+  enum class Step : uint8_t { kTransfer, kBounced, kPunch, kZeroRange, kWriteZeroes, kSync, kFail };
+  struct Operation;
+
+  void start(Operation* operation);
+  void advance(Operation* operation, int32_t result);
+  void finish(Operation* operation, int32_t result);
+  Step zeroing_step(const Io& io) const;
+
+  Ring& ring_;
+  Area areas_[2];
+  bool can_punch_[2];
+  bool can_zero_range_[2] = {true, true};
+  std::function<void(Io*)> done_;
+  std::vector<std::unique_ptr<Operation>> operations_;  // all that were ever made
+  std::vector<Operation*> idle_;
+  uint8_t* zeroes_ = nullptr;  // kZeroBytes, never written
+  uint64_t in_flight_ = 0;
+  bool abandoned_ = false;
+};
+
+}  // namespace tidemark
