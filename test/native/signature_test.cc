@@ -98,9 +98,17 @@ TEST_CASE("an MBR is a partition table only with an entry") {
 }
 
 TEST_CASE("Tidemark's own metadata is found at both ends, also when it is damaged") {
+  Geometry geometry;
+  geometry.log_extents = 64;
+  Split split;
+  REQUIRE_FALSE(split_device(kDisk, 512, Placement::kEnd, 0, geometry, &split).has_value());
   Superblock superblock;
-  superblock.geometry.volume_bytes = 4u << 20;
+  superblock.serial = 1;
+  superblock.metadata_id.bytes[0] = superblock.node_id.bytes[0] = 1;
+  superblock.geometry = split.layout.geometry;
   superblock.device_bytes = kDisk;
+  superblock.data_offset = split.data_offset;
+  superblock.meta_offset = split.meta_offset;
   uint8_t block[kBlockSize];
   encode_superblock(superblock, 0, block);
   std::string bytes(reinterpret_cast<char*>(block), sizeof block);
