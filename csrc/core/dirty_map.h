@@ -17,8 +17,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
 
+#include "core/lazy_bitmap.h"
 #include "core/types.h"
 
 namespace tidemark {
@@ -48,7 +48,7 @@ class DirtyMap {
   uint64_t dirty_bytes() const;  // bytes of the dirty chunks, the shorter last one counted as it is
   uint64_t memory_bytes() const; // RAM that the map would use if every page were touched, summaries included
 
-  // Outward / inward rounding. An empty result has count 0.
+  // Outward / inward rounding. What lies past the device's end is cut off. An empty result has count 0.
   ChunkRange outward(ByteRange range) const;
   ChunkRange inward(ByteRange range) const;
   ByteRange bytes_of(ChunkRange chunks) const;  // cut at the device's end
@@ -72,19 +72,34 @@ class DirtyMap {
   // --- the map on disk ---
   // Map blocks that hold the chunks of a byte range: [first, first + count).
   ChunkRange blocks_of(ByteRange range) const;
-  bool block_stale(uint64_t block) const;      // RAM and disk may differ
-  bool block_stale_set(uint64_t block) const;  // ... and RAM has marks that the disk may not have
+  bool block_stale(uint64_t block) const;      // needs another write: RAM differs from what is, or is being, written
+  bool block_stale_set(uint64_t block) const;  // ... and not only by clears
+  // Between begin_write and end_write. The marks in a block are durable when it is neither stale_set nor being written.
+  bool block_writing(uint64_t block) const;
   uint64_t stale_blocks() const;
   std::optional<uint64_t> next_stale(uint64_t from_block) const;
   // Copy a block's words for writing and remember that this state is on its way; marks after this make it stale again.
-  // `words` has kMapBlockWords entries, the tail past the map is zero.
+  // `words` has kMapBlockWords entries, the tail past the map is zero. Not while a write of the same block is under way.
   void begin_write(uint64_t block, std::span<uint64_t> words);
   // The write that begin_write started is durable (ok) or failed (the block is stale, with marks, again).
   void end_write(uint64_t block, bool ok);
-  // At attach: take a block as read from disk; it is then not stale. Bits past the map are ignored.
+  // At attach, before anything is marked in the block: take it as read from disk; it is not stale. Bits past the map
+  // are ignored.
   void load_block(uint64_t block, std::span<const uint64_t> words);
   // At attach: the block could not be trusted: its range is dirty and the block stale (R15).
   void load_untrusted(uint64_t block);
+
+ private:
+  void mark_stale(uint64_t block, bool by_mark);
+  // The chunks that a map block holds.
+  ChunkRange chunks_of_block(uint64_t block) const;
+
+  uint64_t size_bytes_;
+  uint32_t chunk_bytes_;
+  LazyBitmap dirty_;      // by chunk
+  LazyBitmap stale_;      // by map block
+  LazyBitmap stale_set_;  // a part of stale_
+  LazyBitmap writing_;
 };
 
 }  // namespace tidemark
