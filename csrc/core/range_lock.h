@@ -17,24 +17,47 @@ struct RangeLock {
   // Called once when the lock is granted later than acquire(); never from inside acquire(), but from inside another's release().
   void (*granted)(void* context, RangeLock* lock) = nullptr;
   void* context = nullptr;
-  // private to RangeLocks
-  uint32_t waiting_for = 0;
+  // Private to RangeLocks.
   bool held = false;
-  bool queued = false;
-  RangeLock* next = nullptr;
-  RangeLock* prev = nullptr;
+  bool queued = false;        // known to a RangeLocks: held or waiting
+  bool granting = false;      // held, and its `granted` call is due
+  uint32_t waiting_for = 0;   // conflicting locks that asked before it
+  uint32_t priority = 0;      // of the treap, random
+  uint64_t ticket = 0;        // order of asking
+  uint64_t end_max = 0;       // the highest end in its subtree
+  RangeLock* left = nullptr;
+  RangeLock* right = nullptr;
+  RangeLock* next = nullptr;  // of the list of due calls
 };
 
 class RangeLocks {
  public:
-  // True: held now. False: waiting, `granted` will be called.
+  RangeLocks() = default;
+  ~RangeLocks();  // must be idle
+  RangeLocks(const RangeLocks&) = delete;
+  RangeLocks& operator=(const RangeLocks&) = delete;
+
+  // True: held now. False: waiting, `granted` will be called. The range must not be empty.
   bool acquire(RangeLock* lock);
-  // Give back a held lock, or stop waiting. Grants what waited for it alone, oldest first.
+  // Give back a held lock, or stop waiting. Grants what waited for it alone, oldest first. `granted` may acquire and release
+  // (itself too): what that grants is called after it, by the outermost release().
   void release(RangeLock* lock);
   bool idle() const;        // nothing held or waiting
   bool conflicts(ByteRange range, bool exclusive) const;  // would acquire() wait?
   uint32_t held() const;
   uint32_t waiting() const;
+
+ private:
+  void append_due(RangeLock* lock);
+  void remove_due(RangeLock* lock);
+
+  RangeLock* root_ = nullptr;  // treap by (offset, ticket), with the highest end of each subtree
+  uint64_t next_ticket_ = 1;
+  uint32_t held_ = 0;
+  uint32_t waiting_ = 0;
+  RangeLock* due_first_ = nullptr;  // granted, not yet called
+  RangeLock* due_last_ = nullptr;
+  bool calling_ = false;
 };
 
 }  // namespace tidemark
