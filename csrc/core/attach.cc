@@ -1,0 +1,311 @@
+#include "core/attach.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "core/activity_log.h"
+#include "core/log_block.h"
+#include "core/map_block.h"
+
+namespace tidemark {
+
+namespace {
+
+constexpr uint64_t kBatchBlocks = 256;  // metadata is read and zeroed 1 MiB at a time
+
+struct FreeBuffer {
+  void operator()(uint8_t* buffer) const { std::free(buffer); }
+};
+using Buffer = std::unique_ptr<uint8_t, FreeBuffer>;
+
+Buffer make_buffer(uint64_t blocks) {
+  uint8_t* bytes = static_cast<uint8_t*>(std::aligned_alloc(kBlockSize, blocks * kBlockSize));
+  if (bytes == nullptr) throw std::bad_alloc();
+  std::memset(bytes, 0, blocks * kBlockSize);
+  return Buffer(bytes);
+}
+
+std::span<uint8_t, kBlockSize> block_at(const Buffer& buffer, uint64_t index) {
+  return std::span<uint8_t, kBlockSize>(buffer.get() + index * kBlockSize, kBlockSize);
+}
+
+uint64_t first_word(const Uuid& id) {
+  uint64_t word = 0;
+  std::memcpy(&word, id.bytes, sizeof word);
+  return word;
+}
+
+MetadataError io_error(const char* what, int error) {
+  return {"METADATA_IO", std::string(what) + " failed: " + std::strerror(-error)};
+}
+
+std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layout, Superblock* sb) {
+  ++sb->serial;
+  const Buffer buffer = make_buffer(1);
+  for (uint32_t copy = 0; copy < 2; ++copy) {  // R14: one copy, durable, then the other
+    encode_superblock(*sb, copy, block_at(buffer, 0));
+    if (const int error = io.write(layout.superblock_block(copy) * kBlockSize, buffer.get(), kBlockSize); error != 0) {
+      return io_error("writing the superblock", error);
+    }
+    if (const int error = io.flush(); error != 0) return io_error("flushing the superblock", error);
+  }
+  return std::nullopt;
+}
+
+std::string hex(const Uuid& id) {
+  std::string out;
+  char two[3];
+  for (const uint8_t byte : id.bytes) {
+    std::snprintf(two, sizeof two, "%02x", byte);
+    out += two;
+  }
+  return out;
+}
+
+std::string error_code(SuperblockError error) {
+  switch (error) {
+    case SuperblockError::kNone: return "";
+    case SuperblockError::kBlank: return "METADATA_BLANK";
+    case SuperblockError::kForeign: return "METADATA_FOREIGN";
+    case SuperblockError::kVersionNewer:
+    case SuperblockError::kVersionOlder: return "METADATA_VERSION";
+    case SuperblockError::kChecksum:
+    case SuperblockError::kGeometry: return "METADATA_DAMAGED";
+  }
+  return "METADATA_DAMAGED";
+}
+
+struct RingRead {
+  LogReplay replay;
+  std::vector<LogTransaction> transactions;
+};
+
+// `start_number`: transactions before it count as never written (superblock.h).
+std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, const Layout& layout, uint32_t node_slot,
+                                       RingRead* out) {
+  const uint64_t blocks = layout.log_ring_blocks;
+  const Buffer buffer = make_buffer(blocks);
+  const uint64_t first = layout.log_first_block + node_slot * blocks;
+  if (const int error = io.read(first * kBlockSize, buffer.get(), blocks * kBlockSize); error != 0) {
+    return io_error("reading the activity log", error);
+  }
+  const LogBlockName name{first_word(sb.metadata_id), node_slot, layout.geometry.log_extents};
+  std::vector<const LogTransaction*> good(blocks, nullptr);
+  const auto blank = std::make_unique<bool[]>(blocks);
+  out->transactions.resize(blocks);
+  const uint64_t start = node_slot == sb.node_slot ? sb.log_start_number : 1;
+  for (uint64_t block = 0; block < blocks; ++block) {
+    const LogBlockStatus status = parse_log_block(name, block_at(buffer, block), &out->transactions[block]);
+    blank[block] = status == LogBlockStatus::kNeverWritten ||
+                   (status == LogBlockStatus::kGood && out->transactions[block].number < start);
+    if (status == LogBlockStatus::kGood && !blank[block]) good[block] = &out->transactions[block];
+  }
+  out->replay = replay_log(good, std::span<const bool>(blank.get(), blocks), layout.geometry.log_extents);
+  out->replay.next_number = std::max(out->replay.next_number, start);
+  if (out->replay.status == LogReplay::Status::kUnusable) {
+    // A new log must not be mistaken for part of what is left of this one.
+    for (const LogTransaction* transaction : good) {
+      if (transaction != nullptr) out->replay.next_number = std::max(out->replay.next_number, transaction->number + 1);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, const Layout& layout, Attachment* out) {
+  const Buffer buffer = make_buffer(kBatchBlocks);
+  const uint64_t volume_bytes = layout.geometry.volume_bytes;
+  for (uint32_t slot = 0; slot < layout.geometry.peer_slots; ++slot) {
+    const PeerSlot& peer = sb.slots[slot];
+    if ((peer.flags & kSlotInUse) == 0) continue;
+    auto map = std::make_unique<DirtyMap>(volume_bytes, layout.geometry.chunk_bytes);
+    if ((peer.flags & kSlotAllDirty) != 0) {
+      map->mark_all();
+      out->maps[slot] = std::move(map);
+      continue;
+    }
+    uint64_t untrusted = 0;
+    for (uint64_t at = 0; at < map->block_count(); at += kBatchBlocks) {
+      const uint64_t count = std::min(kBatchBlocks, map->block_count() - at);
+      if (const int error = io.read(layout.map_block(slot, at) * kBlockSize, buffer.get(), count * kBlockSize); error != 0) {
+        // Unreadable is like untrusted: what cannot be read counts as dirty (R15).
+        for (uint64_t index = 0; index < count; ++index) map->load_untrusted(at + index);
+        untrusted += count;
+        continue;
+      }
+      std::array<uint64_t, kMapBlockWords> words;
+      for (uint64_t index = 0; index < count; ++index) {
+        const MapBlockName name{first_word(sb.metadata_id), slot, at + index, layout.geometry.chunk_bytes};
+        switch (parse_map_block(name, block_at(buffer, index), words)) {
+          case MapBlockStatus::kGood:
+            map->load_block(at + index, words);
+            break;
+          case MapBlockStatus::kNeverWritten:
+            break;
+          case MapBlockStatus::kUntrusted:
+            map->load_untrusted(at + index);
+            ++untrusted;
+            break;
+        }
+      }
+    }
+    if (untrusted != 0) {
+      out->warnings.push_back(std::to_string(untrusted) + " map blocks of peer slot " + std::to_string(slot) +
+                              " cannot be trusted; what they stand for counts as dirty");
+    }
+    out->maps[slot] = std::move(map);
+  }
+  return std::nullopt;
+}
+
+std::optional<MetadataError> write_stale_maps(MetadataIo& io, const Attachment& attachment) {
+  const Buffer buffer = make_buffer(1);
+  std::array<uint64_t, kMapBlockWords> words;
+  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+    DirtyMap* map = attachment.maps[slot].get();
+    // An all-dirty slot says so in the superblock; its blocks follow with the sweeps.
+    if (map == nullptr || (attachment.superblock.slots[slot].flags & kSlotAllDirty) != 0) continue;
+    std::vector<uint64_t> written;
+    for (std::optional<uint64_t> block = map->next_stale(0); block; block = map->next_stale(*block + 1)) {
+      map->begin_write(*block, words);
+      encode_map_block({first_word(attachment.superblock.metadata_id), slot, *block, map->chunk_bytes()}, words,
+                       block_at(buffer, 0));
+      if (const int error = io.write(attachment.layout.map_block(slot, *block) * kBlockSize, buffer.get(), kBlockSize);
+          error != 0) {
+        return io_error("writing a map block", error);
+      }
+      written.push_back(*block);
+    }
+    for (const uint64_t block : written) map->end_write(block, true);
+  }
+  if (const int error = io.flush(); error != 0) return io_error("flushing the maps", error);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& superblock, const Layout& layout, bool zeroed) {
+  if (!zeroed) {
+    const Buffer zeroes = make_buffer(kBatchBlocks);
+    for (uint64_t at = 0; at < layout.total_blocks; at += kBatchBlocks) {
+      const uint64_t count = std::min(kBatchBlocks, layout.total_blocks - at);
+      if (const int error = io.write(at * kBlockSize, zeroes.get(), count * kBlockSize); error != 0) {
+        return io_error("zeroing the metadata area", error);
+      }
+    }
+    if (const int error = io.flush(); error != 0) return io_error("flushing the metadata area", error);
+  }
+  Superblock sb = superblock;
+  return write_superblock(io, layout, &sb);
+}
+
+std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes, Superblock* out,
+                                             std::vector<std::string>* warnings) {
+  if (area_bytes < 2 * kBlockSize) return MetadataError{"METADATA_BLANK", "the metadata area is too small to hold anything"};
+  const Buffer buffer = make_buffer(2);
+  const uint64_t places[2] = {0, area_bytes / kBlockSize * kBlockSize - kBlockSize};
+  SuperblockParse parsed[2];
+  for (int copy = 0; copy < 2; ++copy) {
+    if (const int error = io.read(places[copy], buffer.get() + copy * kBlockSize, kBlockSize); error != 0) {
+      parsed[copy].error = SuperblockError::kChecksum;
+      parsed[copy].message = std::string("cannot be read: ") + std::strerror(-error);
+      continue;
+    }
+    parsed[copy] = parse_superblock(block_at(buffer, copy));
+  }
+  // A newer program's copy is never second-guessed by an older copy beside it.
+  for (int copy = 0; copy < 2; ++copy) {
+    if (parsed[copy].error == SuperblockError::kVersionNewer) {
+      return MetadataError{"METADATA_VERSION", "superblock copy " + std::to_string(copy) + ": " + parsed[copy].message};
+    }
+  }
+  const bool good[2] = {parsed[0].error == SuperblockError::kNone, parsed[1].error == SuperblockError::kNone};
+  if (good[0] && good[1] && !(parsed[0].superblock.metadata_id == parsed[1].superblock.metadata_id)) {
+    return MetadataError{"METADATA_DAMAGED",
+                         "the two superblock copies belong to different metadata (" + hex(parsed[0].superblock.metadata_id) +
+                             " and " + hex(parsed[1].superblock.metadata_id) +
+                             "): the backing was resized or overwritten; look at both with dump-md"};
+  }
+  if (good[0] || good[1]) {
+    const int best = !good[0] || (good[1] && parsed[1].superblock.serial > parsed[0].superblock.serial) ? 1 : 0;
+    if (!good[1 - best]) {
+      warnings->push_back("superblock copy " + std::to_string(1 - best) + " is unusable (" + parsed[1 - best].message +
+                          "); the other one counts and it is written anew");
+    }
+    *out = parsed[best].superblock;
+    return std::nullopt;
+  }
+  const int named = parsed[0].error == SuperblockError::kBlank ? 1 : 0;
+  return MetadataError{error_code(parsed[named].error),
+                       "no usable superblock: copy 0: " + parsed[0].message + "; copy 1: " + parsed[1].message};
+}
+
+std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes, const Expectation& expected,
+                                             std::unique_ptr<Attachment>* out) {
+  auto attachment = std::make_unique<Attachment>();
+  Superblock& sb = attachment->superblock;
+  if (auto error = read_superblock(io, area_bytes, &sb, &attachment->warnings)) return error;
+  attachment->layout = make_layout(sb.geometry);
+  const Layout& layout = attachment->layout;
+  if (layout.bytes() > area_bytes) {
+    return MetadataError{"METADATA_DAMAGED", "the metadata need " + std::to_string(layout.bytes()) + " bytes and the area has " +
+                                                 std::to_string(area_bytes)};
+  }
+  if (expected.device_bytes != 0 && sb.device_bytes != expected.device_bytes) {
+    return MetadataError{"METADATA_MISMATCH", "the backing disk has " + std::to_string(expected.device_bytes) +
+                                                  " bytes; it had " + std::to_string(sb.device_bytes) +
+                                                  " when the metadata were created"};
+  }
+  if (expected.block_bytes != 0 && sb.block_bytes % expected.block_bytes != 0 && expected.block_bytes > sb.block_bytes &&
+      sb.geometry.volume_bytes % expected.block_bytes != 0) {
+    return MetadataError{"METADATA_MISMATCH", "the backing disk's logical block is " + std::to_string(expected.block_bytes) +
+                                                  " bytes and the volume's size " + std::to_string(sb.geometry.volume_bytes) +
+                                                  " is no multiple of it"};
+  }
+  attachment->crashed = (sb.flags & kNodeAttached) != 0;
+  if ((sb.flags & kNodePrimary) != 0) {
+    sb.flags |= kNodeCrashedPrimary;
+    sb.flags &= ~kNodePrimary;
+  }
+  if (auto error = read_maps(io, sb, layout, attachment.get())) return error;
+
+  // R13: every non-empty log is replayed, whoever's it was; unused slots are asked too.
+  for (uint32_t node_slot = 0; node_slot < layout.geometry.node_slots; ++node_slot) {
+    RingRead ring;
+    if (auto error = read_ring(io, sb, layout, node_slot, &ring)) return error;
+    if (ring.replay.status == LogReplay::Status::kUnusable) {
+      // Nothing tells which extents were hot: everything is dirty, for everybody.
+      attachment->warnings.push_back("the activity log of node slot " + std::to_string(node_slot) + " is unusable (" +
+                                     (ring.replay.why != nullptr ? ring.replay.why : "?") + "): all chunks count as dirty");
+      for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+        if (attachment->maps[slot] == nullptr) continue;
+        attachment->replayed_chunks += attachment->maps[slot]->chunk_count() - attachment->maps[slot]->count();
+        attachment->maps[slot]->mark_all();
+        sb.slots[slot].flags |= kSlotAllDirty;
+      }
+    }
+    const uint64_t extent_bytes = layout.geometry.extent_bytes;
+    for (const uint32_t extent : ring.replay.extents) {
+      const uint64_t begin = extent * extent_bytes;
+      if (begin >= layout.geometry.volume_bytes) continue;
+      const ByteRange range{begin, std::min(extent_bytes, layout.geometry.volume_bytes - begin)};
+      for (const auto& map : attachment->maps) {
+        if (map != nullptr) attachment->replayed_chunks += map->mark(range);
+      }
+    }
+    attachment->replayed_extents += ring.replay.extents.size();
+    if (node_slot == sb.node_slot) attachment->log_next_number = ring.replay.next_number;
+  }
+  // Durable before the log is used again; then the log is empty and the node says that it is attached.
+  if (auto error = write_stale_maps(io, *attachment)) return error;
+  sb.log_start_number = attachment->log_next_number;
+  sb.flags |= kNodeAttached;
+  if (auto error = write_superblock(io, layout, &sb)) return error;
+  *out = std::move(attachment);
+  return std::nullopt;
+}
+
+}  // namespace tidemark

@@ -1,0 +1,432 @@
+// The link's life, and the sending side: frames, epochs, the transfer log and what acknowledgements do to it.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/crc32c.h"
+#include "core/volume_impl.h"
+
+namespace tidemark {
+
+bool VolumeImpl::link_active() const {
+  return link.state != Connection::kStandAlone && link.state != Connection::kPrepared;
+}
+
+uint32_t VolumeImpl::find_slot(const Uuid& peer) const {
+  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+    if (tracked(slot) && sb().slots[slot].node_id == peer) return slot;
+  }
+  return kNoSlot;
+}
+
+HandshakeState VolumeImpl::handshake_state(const Uuid& peer) const {
+  HandshakeState out;
+  out.serial = state_serial;
+  out.idle = link.state == Connection::kStandAlone && link.idle && !role_changing && gate_commits == 0;
+  out.role = role;
+  out.disk = disk_state();
+  out.volume_bytes = layout().geometry.volume_bytes;
+  out.chunk_bytes = layout().geometry.chunk_bytes;
+  out.node_id = sb().node_id;
+  out.current = sb().current;
+  out.history = sb().history;
+  out.flags = sb().flags;
+  out.slot = find_slot(peer);
+  out.dirty_chunks = (out.volume_bytes + out.chunk_bytes - 1) / out.chunk_bytes;
+  if (out.slot != kNoSlot) {
+    out.bitmap = sb().slots[out.slot].bitmap_generation;
+    out.slot_flags = sb().slots[out.slot].flags;
+    out.dirty_chunks = attachment->maps[out.slot]->count();
+  }
+  return out;
+}
+
+void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
+  if (stopped || role_changing || link.state != Connection::kStandAlone || !link.idle) {
+    done(-EBUSY, "another link, or a role change, is under way");
+    return;
+  }
+  if (params.serial != state_serial) {
+    done(-ESTALE, "the state changed since the handshake began");
+    return;
+  }
+  if (params.side == SyncSide::kTarget && role == Role::kPrimary) {
+    done(-EPERM, "a primary cannot be the target of a resync");
+    return;
+  }
+  if (params.incarnation == 0 || params.peer_id.is_zero() || params.peer_id == sb().node_id) {
+    done(-EINVAL, "no incarnation, or a peer without an identity of its own");
+    return;
+  }
+  uint32_t slot = find_slot(params.peer_id);
+  bool commit = false;
+  if (slot == kNoSlot) {
+    slot = 0;
+    while (slot < layout().geometry.peer_slots && tracked(slot)) ++slot;
+    if (slot >= layout().geometry.peer_slots) {
+      done(-ENOSPC, "all " + std::to_string(layout().geometry.peer_slots) + " peer slots are in use");
+      return;
+    }
+    PeerSlot fresh;
+    fresh.node_id = params.peer_id;
+    fresh.flags = kSlotInUse | kSlotAllDirty;
+    peer_slot(slot) = fresh;
+    attachment->maps[slot] = std::make_unique<DirtyMap>(layout().geometry.volume_bytes, layout().geometry.chunk_bytes);
+    attachment->maps[slot]->mark_all();
+    commit = true;
+  }
+  PeerSlot& peer = peer_slot(slot);
+  DirtyMap& map = *attachment->maps[slot];
+  const PeerSlot before = peer;
+  std::memset(peer.name, 0, sizeof peer.name);
+  const size_t name_bytes = std::min(params.peer_name.size(), sizeof peer.name - 1);
+  std::memcpy(peer.name, params.peer_name.data(), name_bytes);
+  peer.last_generation = params.peer_current;
+  peer.flags &= ~(kSlotPeerPrimary | kSlotPeerOutdated);
+  if (params.peer_role == Role::kPrimary) peer.flags |= kSlotPeerPrimary;
+
+  if (params.side != SyncSide::kNone && params.full) {
+    map.mark_all();
+    peer.flags |= kSlotAllDirty | kSlotFullSync;
+  }
+  if (params.side == SyncSide::kSource && params.full) {
+    sb().push_history(peer.bitmap_generation);
+    peer.bitmap_generation = params.sync_generation;
+    peer.flags &= ~kSlotSyncEnding;
+  } else if (params.side == SyncSide::kTarget) {
+    // R17: before anything of the source's lands here, this disk is known not to be whole.
+    sb().flags &= ~kNodeConsistent;
+    if (params.full) {
+      sb().push_history(sb().current);
+      sb().current = params.sync_generation;
+    } else if (sb().current != params.peer_current && params.peer_bitmap != kGenerationNone) {
+      sb().current = params.peer_bitmap;  // what the resync starts from, so that it can be resumed
+    }
+    sb().push_history(peer.bitmap_generation);
+    peer.bitmap_generation = kGenerationNone;
+    peer.flags &= ~kSlotSyncEnding;
+  }
+  commit = commit || params.side != SyncSide::kNone || std::memcmp(before.name, peer.name, sizeof peer.name) != 0 ||
+           before.flags != peer.flags || before.last_generation != peer.last_generation;
+
+  const uint32_t serial = ++link.serial;
+  const bool idle_before = link.idle;
+  check(idle_before, "a new link over an old one");
+  const uint32_t keep_serial = serial;
+  link = LinkState{};
+  link.serial = keep_serial;
+  link.state = Connection::kPrepared;
+  link.idle = false;
+  link.slot = slot;
+  link.params = params;
+  link.peer_role = params.peer_role;
+  link.peer_disk = params.peer_disk;
+  link.prepared_us = now_us;
+  transfer.reset(1, 1);
+  changed();
+  const auto ready = [this, serial, done = std::move(done)](bool ok) {
+    if (!ok) {
+      done(-EIO, "the metadata can no longer be written");
+    } else if (link.serial != serial || link.state != Connection::kPrepared) {
+      done(-ECANCELED, "the link was given up");
+    } else {
+      emit(EventKind::kDiskState, disk_text(disk_state()));
+      done(0, "");
+    }
+  };
+  if (commit) {
+    meta.commit(ready);
+  } else {
+    ready(true);
+  }
+}
+
+bool VolumeImpl::link_start() {
+  if (link.state != Connection::kPrepared) return false;
+  link.heard_us = now_us;
+  link.sent_us = now_us;
+  link.state = link.params.side == SyncSide::kNone ? Connection::kConnected : Connection::kExchangingMaps;
+  changed();
+  if (link.params.side == SyncSide::kNone) {
+    // Equal copies: what a crash or an orderly disconnect left behind has been answered.
+    const uint32_t stale = kNodeOutdated | kNodeCrashedPrimary;
+    if ((sb().flags & stale) != 0) {
+      sb().flags &= ~stale;
+      meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
+    }
+  } else {
+    sync_start();
+  }
+  emit(EventKind::kLinkState, connection_text(link.state));
+  retry_send();
+  drain_gate();
+  return true;
+}
+
+void VolumeImpl::link_stop(const std::string& why) {
+  if (link.state == Connection::kStandAlone) return;
+  link.state = Connection::kStandAlone;
+  link.stopping = true;
+  ++link.serial;
+  changed();
+  link.controls.clear();
+  link.written.clear();
+  link.hard_wait = false;
+  forget_transfer_log();
+  drop_tasks();
+  emit(EventKind::kLinkDown, why);
+  // Those who waited for the peer now wait for the generation that says it is apart (R7).
+  std::deque<Write*> waiting;
+  waiting.swap(epoch_wait);
+  for (Write* write : waiting) {
+    write->epoch_wait = 0;
+    settle(write);
+  }
+  retry_send();
+  drain_gate();
+  std::deque<Done> drained;
+  drained.swap(drains);
+  for (Done& done : drained) done(0, "");
+  if (link.outdate_done) std::exchange(link.outdate_done, nullptr)(-ENOTCONN, "the link went down");
+  link_check_idle();
+}
+
+void VolumeImpl::link_check_idle() {
+  if (!link.stopping || link.writes_out != 0 || link.epoch_flushing || link.target_finishing) return;
+  if (!drop_tasks()) return;
+  link.stopping = false;
+  link.idle = true;
+  link.epochs.clear();
+  link.target_done.clear();
+  emit(EventKind::kLinkIdle);
+}
+
+// --- sending ---
+
+bool VolumeImpl::room_for(size_t payload_bytes) const {
+  return link.controls.empty() && !transfer.full() &&
+         host.send_space() >= kFrameHeaderBytes + payload_bytes + kSendHeadroom;
+}
+
+bool VolumeImpl::send_frame(FrameHeader header, const uint8_t* payload, bool headroom) {
+  const size_t bytes = kFrameHeaderBytes + header.payload_bytes;
+  if (host.send_space() < bytes + (headroom ? kSendHeadroom : 0)) return false;
+  uint8_t* out = host.send_reserve(bytes);
+  if (out == nullptr) return false;
+  header.incarnation = link.params.incarnation;
+  header.payload_crc = 0;
+  if (header.payload_bytes != 0) {
+    std::memcpy(out + kFrameHeaderBytes, payload, header.payload_bytes);
+    header.payload_crc = crc32c(0, out + kFrameHeaderBytes, header.payload_bytes);
+  }
+  encode_frame_header(header, std::span<uint8_t, kFrameHeaderBytes>(out, kFrameHeaderBytes));
+  host.send_commit(bytes);
+  link.sent_us = now_us;
+  counters.sent_bytes += bytes;
+  return true;
+}
+
+// Frames without payload keep their order among each other and before any write that follows (room_for).
+void VolumeImpl::send_or_queue(const FrameHeader& header) {
+  if (!link.controls.empty() || !link.written.empty() || !send_frame(header, nullptr, false)) {
+    link.controls.push_back(header);
+  }
+}
+
+void VolumeImpl::flush_controls() {
+  send_written();
+  if (!link.written.empty()) return;
+  while (!link.controls.empty() && send_frame(link.controls.front(), nullptr, false)) link.controls.pop_front();
+}
+
+// What the peer needs of this step of a write: the frame, its place in the transfer log, and the epoch it waits for.
+void VolumeImpl::append_sent(Write* write) {
+  const Protocol protocol = link.params.protocol;
+  if (write->kind == IoKind::kFlush) {
+    const bool nothing_open = transfer.open_epoch_writes() == 0;
+    if (nothing_open && transfer.closed_epochs() == 0) return;  // all that was sent is durable there
+    const uint32_t epoch = nothing_open && link.last_closed_hard ? transfer.open_epoch() - 1 : close_epoch(true);
+    if (protocol == Protocol::kC) {
+      write->epoch_wait = epoch;
+      epoch_wait.push_back(write);
+    }
+    return;
+  }
+  const bool last = write->piece.end() == write->range.end();
+  if (transfer.open_epoch_writes() == 0) link.epoch_opened_us = now_us;
+  FrameHeader header;
+  header.type = write->piece_kind == IoKind::kWrite     ? FrameType::kData
+                : write->piece_kind == IoKind::kDiscard ? FrameType::kDiscard
+                                                        : FrameType::kZeroes;
+  header.sequence = transfer.next_sequence();
+  header.epoch = transfer.open_epoch();
+  header.offset = write->aligned.offset;
+  header.length = static_cast<uint32_t>(write->aligned.length);
+  if (write->fua) header.flags |= kFrameFua;
+  // Protocol A, at the bound of its window: this write waits for the peer, as MD's write-behind does.
+  const bool window_full =
+      link.application_in_log >= limits.window_writes || link.application_bytes + write->aligned.length > limits.window_bytes;
+  const bool wait = protocol == Protocol::kC || window_full;
+  const uint8_t* payload = nullptr;
+  if (write->piece_kind == IoKind::kWrite) {
+    header.payload_bytes = header.length;
+    payload = write->bounce != nullptr ? write->bounce : write->data + (write->piece.offset - write->range.offset);
+  }
+  if (wait) header.flags |= kFrameAckWritten;
+  check(send_frame(header, payload, true), "a write was sent without room");
+  transfer.append(write->aligned, false, wait ? write : nullptr);
+  ++link.application_in_log;
+  link.application_bytes += write->aligned.length;
+  if (wait) ++write->acks_pending;
+  if (write->fua && last) {
+    const uint32_t epoch = close_epoch(protocol != Protocol::kC);
+    if (protocol == Protocol::kC) {
+      write->epoch_wait = epoch;
+      epoch_wait.push_back(write);
+    }
+  }
+}
+
+uint32_t VolumeImpl::close_epoch(bool hard) {
+  FrameHeader header;
+  header.type = FrameType::kBarrier;
+  header.epoch = transfer.open_epoch();
+  header.offset = transfer.open_epoch_writes();
+  header.sequence = transfer.next_sequence() - 1;
+  if (hard) header.flags |= kFrameHard;
+  link.last_closed_hard = hard;
+  link.resync_in_epoch = 0;
+  const uint32_t epoch = transfer.close_epoch();
+  send_or_queue(header);
+  return epoch;
+}
+
+// R7: everything that the peer may not have is marked. The writes that waited for it go on to the gate.
+void VolumeImpl::forget_transfer_log() {
+  std::vector<Write*> waiting;
+  while (const TransferEntry* entry = transfer.front()) {
+    if (!entry->resync) {
+      mark_range(link.slot, entry->range);
+      uint32_t first = 0;
+      uint32_t last = 0;
+      extents_of(entry->range, &first, &last);
+      log->release(first, last, ActivityLog::Hold::kPeer);
+      if (entry->owner != nullptr) waiting.push_back(static_cast<Write*>(entry->owner));
+    }
+    transfer.pop_front();
+  }
+  log_retry = true;
+  link.application_in_log = 0;
+  link.application_bytes = 0;
+  link.resync_in_log = 0;
+  for (Write* write : waiting) {
+    check(write->acks_pending > 0, "a write waits for more acknowledgements than it sent");
+    --write->acks_pending;
+  }
+  // A write may stand here once for each of its pieces; it is settled with the last, and may be gone after that.
+  std::sort(waiting.begin(), waiting.end());
+  waiting.erase(std::unique(waiting.begin(), waiting.end()), waiting.end());
+  for (Write* write : waiting) settle(write);
+}
+
+void VolumeImpl::acknowledge_written(const FrameHeader& header, const std::vector<WrittenRange>& ranges) {
+  for (const WrittenRange& range : ranges) {
+    if (range.count > transfer.count()) {
+      fail_frame(header, "acknowledges more writes than were sent");
+      return;
+    }
+    for (uint64_t sequence = range.first; sequence < range.first + range.count; ++sequence) {
+      TransferEntry* entry = transfer.find(sequence);
+      if (entry == nullptr || entry->acknowledged) {
+        fail_frame(header, "acknowledges write " + std::to_string(sequence) + ", which does not wait for it");
+        return;
+      }
+      if (range.error != 0) {
+        // Its disk is not what it was: it is apart from now on, and everything it may miss is marked.
+        if (entry->resync && entry->owner != nullptr) static_cast<SyncTask*>(entry->owner)->voided = true;
+        link_stop("the peer could not write " + std::to_string(entry->range.length) + " bytes at " +
+                  std::to_string(entry->range.offset) + ": " + std::strerror(-range.error));
+        return;
+      }
+      entry->acknowledged = true;
+      if (entry->resync || entry->owner == nullptr) continue;
+      Write* write = static_cast<Write*>(std::exchange(entry->owner, nullptr));
+      --write->acks_pending;
+      settle(write);
+    }
+  }
+}
+
+void VolumeImpl::acknowledge_epoch(uint32_t epoch) {
+  pop_durable();
+  while (!epoch_wait.empty() && epoch_wait.front()->epoch_wait <= epoch) {
+    Write* write = epoch_wait.front();
+    epoch_wait.pop_front();
+    write->epoch_wait = 0;
+    settle(write);
+  }
+  if (transfer.empty() && !drains.empty()) {
+    std::deque<Done> drained;
+    drained.swap(drains);
+    for (Done& done : drained) done(0, "");
+  }
+}
+
+void VolumeImpl::pop_durable() {
+  while (const TransferEntry* entry = transfer.front_durable()) {
+    const TransferEntry durable = *entry;
+    transfer.pop_front();
+    if (durable.resync) {
+      --link.resync_in_log;
+      task_durable(static_cast<SyncTask*>(durable.owner), durable.range, durable.error != 0);
+      continue;
+    }
+    uint32_t first = 0;
+    uint32_t last = 0;
+    extents_of(durable.range, &first, &last);
+    log->release(first, last, ActivityLog::Hold::kPeer);
+    log_retry = true;
+    --link.application_in_log;
+    link.application_bytes -= durable.range.length;
+    if (durable.owner != nullptr) {  // durable is more than written
+      Write* write = static_cast<Write*>(durable.owner);
+      --write->acks_pending;
+      settle(write);
+    }
+  }
+}
+
+void VolumeImpl::poll_link() {
+  if (now_us - link.heard_us > limits.peer_timeout_us) {
+    link_stop("nothing was heard from the peer for " + std::to_string((now_us - link.heard_us) / 1000) + " ms");
+    return;
+  }
+  flush_controls();
+  send_maps();
+  pump_resync();
+  if (!link_active()) return;
+  const bool starving = log_full && !log_wait.empty();
+  const uint32_t open = transfer.open_epoch_writes();
+  if (open > 0 && (open >= kEpochWritesMax || starving || link.resync_in_epoch >= limits.resync_requests / 2 + 1 ||
+                   open * 4 >= limits.window_writes || now_us - link.epoch_opened_us >= limits.epoch_interval_us)) {
+    close_epoch(false);
+  }
+  flush_controls();
+  if (now_us - link.sent_us >= limits.ping_interval_us) {
+    FrameHeader ping;
+    ping.type = FrameType::kPing;
+    send_frame(ping, nullptr, false);
+    link.sent_us = now_us;
+  }
+}
+
+bool VolumeImpl::send_control(const std::string& json) {
+  if (!link_active() || json.empty() || json.size() > kSendHeadroom / 2 || !link.controls.empty()) return false;
+  FrameHeader header;
+  header.type = FrameType::kControl;
+  header.payload_bytes = static_cast<uint32_t>(json.size());
+  return send_frame(header, reinterpret_cast<const uint8_t*>(json.data()), false);
+}
+
+}  // namespace tidemark

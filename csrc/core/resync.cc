@@ -1,0 +1,370 @@
+// Resync: exchanging the maps, copying dirty chunks from the source, and its end on both sides.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/run_length.h"
+#include "core/volume_impl.h"
+
+namespace tidemark {
+
+namespace {
+
+bool all_zero(const uint8_t* bytes, size_t length) {
+  // A range whose first bytes are zero and which equals itself shifted by one word is all zeroes.
+  return length >= 16 && std::all_of(bytes, bytes + 16, [](uint8_t byte) { return byte == 0; }) &&
+         std::memcmp(bytes, bytes + 16, length - 16) == 0;
+}
+
+}  // namespace
+
+void VolumeImpl::sync_start() {
+  link.sync_started_us = now_us;
+  if (link.params.full) {
+    link.map_sent = true;
+    link.map_received = true;
+    maps_exchanged();
+    return;
+  }
+  send_maps();
+}
+
+// --- maps ---
+
+void VolumeImpl::send_maps() {
+  const DirtyMap* map = link_map();
+  while (link.state == Connection::kExchangingMaps && !link.map_sent) {
+    if (host.send_space() < kFrameHeaderBytes + kMapPieceBytes + kSendHeadroom || !link.controls.empty()) return;
+    std::vector<uint8_t> code;
+    const uint64_t next = encode_runs(*map, link.map_next, kMapPieceBytes, &code);
+    FrameHeader header;
+    header.type = FrameType::kMap;
+    header.offset = link.map_next;
+    header.payload_bytes = static_cast<uint32_t>(code.size());
+    if (next >= map->chunk_count()) header.flags |= kFrameLast;
+    if (!send_frame(header, code.data(), false)) return;
+    link.map_next = next;
+    link.map_sent = next >= map->chunk_count();
+  }
+  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received) maps_exchanged();
+}
+
+VolumeImpl::Handled VolumeImpl::receive_map(const FrameHeader& header, std::span<const uint8_t> payload) {
+  if (link.state != Connection::kExchangingMaps || link.map_received || header.offset != link.map_receive_next) {
+    fail_frame(header, "no map is expected here");
+    return Handled::kFailed;
+  }
+  DirtyMap* map = link_map();
+  const std::optional<uint64_t> next = apply_runs(payload, header.offset, map);
+  const bool last = (header.flags & kFrameLast) != 0;
+  if (!next || *next == header.offset || (last != (*next >= map->chunk_count()))) {
+    fail_frame(header, "its runs do not fit the map");
+    return Handled::kFailed;
+  }
+  link.map_receive_next = *next;
+  link.map_received = last;
+  send_maps();
+  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received) maps_exchanged();
+  return Handled::kYes;
+}
+
+void VolumeImpl::maps_exchanged() {
+  link.state = link.params.side == SyncSide::kSource ? Connection::kSyncSource : Connection::kSyncTarget;
+  changed();
+  emit(EventKind::kSyncStarted, std::to_string(link_map()->count()) + " chunks");
+  emit(EventKind::kLinkState, connection_text(link.state));
+}
+
+// --- source ---
+
+void VolumeImpl::pump_resync() {
+  if (link.state != Connection::kSyncSource || link.finishing) return;
+  uint32_t active = 0;
+  for (auto task = link.tasks.begin(); task != link.tasks.end();) {
+    SyncTask* one = &*task++;
+    task_step(one);
+    if (link.state != Connection::kSyncSource) return;
+  }
+  for (const SyncTask& task : link.tasks) active += task.next < task.range.end() ? 1 : 0;
+  DirtyMap* map = link_map();
+  const uint64_t chunks = std::max<uint64_t>(1, kResyncTaskBytes / map->chunk_bytes());
+  while (active < 4 && link.tasks.size() < limits.resync_requests) {
+    const std::optional<ChunkRange> run = map->next_dirty_run(link.cursor, chunks);
+    if (!run) {
+      if (link.cursor == 0 || !link.tasks.empty()) break;
+      link.cursor = 0;  // another pass, for what was marked behind the first
+      continue;
+    }
+    link.cursor = run->first + run->count;
+    link.tasks.emplace_back();
+    SyncTask& task = link.tasks.back();
+    task.volume = this;
+    task.range = map->bytes_of(*run);
+    task.next = task.range.offset;
+    ++active;
+    task_step(&task);
+  }
+  check_finished();
+}
+
+// A piece: lock it against overlapping writes, read it, queue it, unlock.
+void VolumeImpl::task_step(SyncTask* task) {
+  if (task->step == SyncTask::Step::kWaiting) {
+    task_send(task);
+    return;
+  }
+  if (task->step != SyncTask::Step::kIdle || task->next >= task->range.end()) return;
+  task->piece = {task->next, std::min<uint64_t>(kResyncPieceBytes, task->range.end() - task->next)};
+  task->buffer_bytes = task->piece.length;
+  task->buffer = host.buffer_get(task->buffer_bytes);
+  if (task->buffer == nullptr) return;  // the next poll tries again
+  task->step = SyncTask::Step::kLocking;
+  task->lock = RangeLock{};
+  task->lock.range = align_out(task->piece);
+  task->lock.exclusive = false;
+  task->lock.context = task;
+  task->lock.granted = [](void* context, RangeLock*) {
+    SyncTask* self = static_cast<SyncTask*>(context);
+    self->volume->task_read(self);
+  };
+  if (locks.acquire(&task->lock)) task_read(task);
+}
+
+void VolumeImpl::task_read(SyncTask* task) {
+  task->step = SyncTask::Step::kReading;
+  task->io = Io{};
+  task->io.kind = IoKind::kRead;
+  task->io.offset = task->piece.offset;
+  task->io.length = task->piece.length;
+  task->io.buffer = task->buffer;
+  task->io.context = task;
+  task->io.done = [](void* context, Io*) {
+    SyncTask* self = static_cast<SyncTask*>(context);
+    self->step = SyncTask::Step::kWaiting;
+    self->volume->task_send(self);
+  };
+  host.submit(&task->io);
+}
+
+void VolumeImpl::task_send(SyncTask* task) {
+  if (link.state != Connection::kSyncSource) {
+    link_check_idle();
+    return;
+  }
+  if (task->io.result != 0) {
+    const std::string why = "reading " + std::to_string(task->piece.length) + " bytes at " + std::to_string(task->piece.offset) +
+                            " for the resync failed: " + std::strerror(-task->io.result);
+    emit(EventKind::kIoError, why);
+    link_stop(why);
+    return;
+  }
+  const bool zero = all_zero(task->buffer, task->piece.length);
+  // Resync leaves half of what room there is to the application.
+  if (!room_for(zero ? 0 : 2 * task->piece.length)) return;
+  if (transfer.open_epoch_writes() == 0) link.epoch_opened_us = now_us;
+  FrameHeader header;
+  header.type = zero ? FrameType::kZeroes : FrameType::kData;
+  header.flags = kFrameResync;
+  header.sequence = transfer.next_sequence();
+  header.epoch = transfer.open_epoch();
+  header.offset = task->piece.offset;
+  header.length = static_cast<uint32_t>(task->piece.length);
+  header.payload_bytes = zero ? 0 : header.length;
+  check(send_frame(header, task->buffer, true), "a resync write was sent without room");
+  transfer.append(task->piece, true, task);
+  ++link.resync_in_log;
+  ++link.resync_in_epoch;
+  counters.resync_sent_bytes += header.length;
+  counters.resync_wire_bytes += header.payload_bytes;
+  host.buffer_put(task->buffer, task->buffer_bytes);
+  task->buffer = nullptr;
+  task->next = task->piece.end();
+  task->step = SyncTask::Step::kIdle;
+  if (task->next == task->range.end()) link.sync_chunks_sent += link_map()->outward(task->range).count;
+  locks.release(&task->lock);
+}
+
+// R9: the bits are cleared when exactly what was read is durable there, and nothing was marked since.
+void VolumeImpl::task_durable(SyncTask* task, ByteRange range, bool failed) {
+  task->voided = task->voided || failed;
+  task->durable_bytes += range.length;
+  if (task->durable_bytes != task->range.length) return;
+  if (!task->voided) {
+    const uint64_t before = link_map()->dirty_bytes();
+    link_map()->clear(task->range);
+    link.sync_done_bytes += before - link_map()->dirty_bytes();
+  }
+  end_task(task);
+}
+
+void VolumeImpl::end_task(SyncTask* task) {
+  if (task->buffer != nullptr) host.buffer_put(task->buffer, task->buffer_bytes);
+  for (auto it = link.tasks.begin(); it != link.tasks.end(); ++it) {
+    if (&*it == task) {
+      link.tasks.erase(it);
+      return;
+    }
+  }
+}
+
+void VolumeImpl::void_tasks(ByteRange range) {
+  for (SyncTask& task : link.tasks) task.voided = task.voided || task.range.overlaps(link_map()->bytes_of(link_map()->outward(range)));
+}
+
+// The link is gone: tasks whose read is under way stay until it ends.
+bool VolumeImpl::drop_tasks() {
+  for (auto it = link.tasks.begin(); it != link.tasks.end();) {
+    SyncTask& task = *it;
+    if (task.step == SyncTask::Step::kReading) {
+      ++it;
+      continue;
+    }
+    if (task.buffer != nullptr) host.buffer_put(task.buffer, task.buffer_bytes);
+    const bool locked = task.step == SyncTask::Step::kLocking || task.step == SyncTask::Step::kWaiting;
+    if (locked) {
+      // Releasing may start what waited for it: take the task off the list first.
+      std::list<SyncTask> one;
+      one.splice(one.begin(), link.tasks, it++);
+      locks.release(&one.front().lock);
+    } else {
+      it = link.tasks.erase(it);
+    }
+  }
+  return link.tasks.empty();
+}
+
+void VolumeImpl::check_finished() {
+  if (link.state != Connection::kSyncSource || link.finishing) return;
+  if (link_map()->count() != 0 || !link.tasks.empty() || link.resync_in_log != 0) return;
+  announce_generation();
+}
+
+// The end, at the source: offer the generation; the target takes it over durably; only then B is forgotten. Between the offer and the answer
+// the slot says so durably: if the link or this node goes away in between, the target may share the generation (R7).
+void VolumeImpl::announce_generation() {
+  if (link.finishing) return;
+  link.finishing = true;
+  const uint32_t serial = link.serial;
+  peer_slot(link.slot).flags |= kSlotSyncEnding;
+  meta.commit([this, serial](bool ok) {
+    if (!ok || link.serial != serial) return;
+    if (link.state == Connection::kSyncSource && link_map()->count() != 0) {
+      link.finishing = false;  // something was marked meanwhile: not finished (no mark is left behind)
+      return;
+    }
+    link.announced = sb().current;
+    FrameHeader header;
+    header.type = FrameType::kSyncDone;
+    header.offset = link.announced;
+    header.sequence = transfer.next_sequence() - 1;
+    send_or_queue(header);
+  });
+}
+
+VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header) {
+  if (link.announced == 0 || header.offset != link.announced) {
+    fail_frame(header, "that generation was not offered");
+    return Handled::kFailed;
+  }
+  PeerSlot& peer = peer_slot(link.slot);
+  if (peer.bitmap_generation != link.announced) sb().push_history(peer.bitmap_generation);
+  const bool newer = sb().current != link.announced;  // a generation was made since, because of another slot
+  peer.bitmap_generation = newer ? link.announced : kGenerationNone;
+  peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
+  peer.last_generation = link.announced;
+  sb().flags &= ~kNodeCrashedPrimary;
+  link.announced = 0;
+  link.finishing = false;
+  link.peer_disk = DiskState::kUpToDate;
+  changed();
+  const bool was_sync = link.state == Connection::kSyncSource;
+  link.state = Connection::kConnected;
+  meta.commit([](bool) {});
+  if (was_sync) {
+    emit(EventKind::kSyncFinished, std::to_string(link.sync_chunks_sent) + " chunks");
+    emit(EventKind::kLinkState, connection_text(link.state));
+  }
+  if (newer) announce_generation();
+  if (link_map()->count() != 0) link_stop("chunks were marked while the resync ended: another one follows");
+  return link_active() ? Handled::kYes : Handled::kFailed;
+}
+
+// --- target ---
+
+// The target clears its own bits as ranges become durable here, so that an interrupted resync resumes where it was.
+void VolumeImpl::target_durable(const std::vector<ByteRange>& ranges) {
+  DirtyMap* map = link_map();
+  for (const ByteRange& range : ranges) {
+    uint64_t begin = range.offset;
+    uint64_t end = range.end();
+    auto it = link.target_done.lower_bound(begin);
+    if (it != link.target_done.begin() && std::prev(it)->second >= begin) --it;
+    while (it != link.target_done.end() && it->first <= end) {
+      begin = std::min(begin, it->first);
+      end = std::max(end, it->second);
+      it = link.target_done.erase(it);
+    }
+    const ChunkRange whole = map->inward({begin, end - begin});
+    if (whole.count == 0) {
+      link.target_done[begin] = end;
+      continue;
+    }
+    const uint64_t before = map->dirty_bytes();
+    map->clear_chunks(whole);
+    link.sync_done_bytes += before - map->dirty_bytes();
+    const ByteRange cleared = map->bytes_of(whole);
+    if (begin < cleared.offset) link.target_done[begin] = cleared.offset;
+    if (cleared.end() < end) link.target_done[cleared.end()] = end;
+  }
+}
+
+VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
+  const bool target = link.state == Connection::kSyncTarget;
+  if ((!target && link.state != Connection::kConnected) || role == Role::kPrimary || link.target_finishing ||
+      header.offset <= kGenerationJustCreated || header.sequence + 1 != link.expect_sequence) {
+    fail_frame(header, "no end of a resync is expected here");
+    return Handled::kFailed;
+  }
+  // R17: what the resync wrote is durable: the source has been told so for every epoch. Its generation is taken over now.
+  link.target_finishing = true;
+  sb().push_history(sb().current);
+  if (target) sb().history = link.params.peer_history;
+  sb().current = header.offset;
+  sb().flags |= kNodeConsistent | kNodeWasUpToDate;
+  sb().flags &= ~(kNodeOutdated | kNodeCrashedPrimary);
+  PeerSlot& peer = peer_slot(link.slot);
+  peer.bitmap_generation = kGenerationNone;
+  peer.last_generation = header.offset;
+  peer.flags &= ~(kSlotAllDirty | kSlotFullSync | kSlotSyncEnding);
+  link_map()->clear_all();
+  link.target_done.clear();
+  changed();
+  const uint32_t serial = link.serial;
+  const uint64_t generation = header.offset;
+  meta.commit([this, serial, generation, target](bool ok) {
+    link.target_finishing = false;
+    emit(EventKind::kDiskState, disk_text(disk_state()));
+    if (link.serial != serial) {
+      link_check_idle();
+      return;
+    }
+    if (!ok) {
+      link_stop("the metadata can no longer be written");
+      return;
+    }
+    link.state = Connection::kConnected;
+    changed();
+    FrameHeader ack;
+    ack.type = FrameType::kSyncDoneAck;
+    ack.offset = generation;
+    send_or_queue(ack);
+    if (target) {
+      emit(EventKind::kSyncFinished);
+      emit(EventKind::kLinkState, connection_text(link.state));
+    }
+  });
+  return Handled::kYes;
+}
+
+}  // namespace tidemark

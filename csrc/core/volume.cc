@@ -1,0 +1,260 @@
+// Life, requests' entry, timers and status of a volume.
+#include "core/volume.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "core/volume_impl.h"
+
+namespace tidemark {
+
+const char* role_text(Role role) { return role == Role::kPrimary ? "Primary" : "Secondary"; }
+
+const char* disk_text(DiskState disk) {
+  switch (disk) {
+    case DiskState::kDiskless: return "Diskless";
+    case DiskState::kFailed: return "Failed";
+    case DiskState::kInconsistent: return "Inconsistent";
+    case DiskState::kOutdated: return "Outdated";
+    case DiskState::kConsistent: return "Consistent";
+    case DiskState::kUpToDate: return "UpToDate";
+  }
+  return "?";
+}
+
+const char* connection_text(Connection connection) {
+  switch (connection) {
+    case Connection::kStandAlone: return "StandAlone";
+    case Connection::kPrepared: return "Prepared";
+    case Connection::kExchangingMaps: return "ExchangingMaps";
+    case Connection::kSyncSource: return "SyncSource";
+    case Connection::kSyncTarget: return "SyncTarget";
+    case Connection::kConnected: return "Connected";
+  }
+  return "?";
+}
+
+VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in, uint32_t block_bytes_in,
+                       bool shares_device)
+    : host(host_in),
+      attachment(std::move(attachment_in)),
+      block_bytes(block_bytes_in),
+      meta({host_in, attachment->superblock, attachment->layout, attachment->maps, shares_device}),
+      transfer(kTransferEntries) {
+  const Geometry& geometry = layout().geometry;
+  const uint64_t extent_count = (geometry.volume_bytes + geometry.extent_bytes - 1) / geometry.extent_bytes;
+  log = std::make_unique<ActivityLog>(geometry.log_extents, extent_count, attachment->log_next_number);
+  meta.set_log(log.get());
+  meta.on_log_changed([this](bool ok) {
+    if (ok) {
+      retry_log();
+    } else {
+      fail_log_waiters();
+    }
+  });
+  counters.marked_by_replay_chunks = attachment->replayed_chunks;
+}
+
+VolumeImpl::~VolumeImpl() = default;
+
+DiskState VolumeImpl::disk_state() const {
+  if (disk_broken || meta.failed()) return DiskState::kFailed;
+  if ((sb().flags & kNodeConsistent) == 0) return DiskState::kInconsistent;
+  if ((sb().flags & kNodeOutdated) != 0) return DiskState::kOutdated;
+  return (sb().flags & kNodeWasUpToDate) != 0 ? DiskState::kUpToDate : DiskState::kConsistent;
+}
+
+void VolumeImpl::disk_failed(const std::string& why) {
+  emit(EventKind::kIoError, why);
+  if (disk_broken) return;
+  disk_broken = true;
+  changed();
+  emit(EventKind::kDiskState, disk_text(disk_state()));
+}
+
+void VolumeImpl::complete_now(Request* request, int result) {
+  request->result = result;
+  request->core_state = nullptr;
+  --requests_out;
+  host.complete(request);
+}
+
+void VolumeImpl::submit(Request* request) {
+  ++requests_out;
+  if (suspended && !stopped) {
+    suspended_requests.push_back(request);
+    return;
+  }
+  const uint64_t size = layout().geometry.volume_bytes;
+  if (stopped || role != Role::kPrimary) {
+    complete_now(request, stopped ? -ENODEV : -EIO);
+  } else if (request->op == Op::kFlush) {
+    disk_broken ? complete_now(request, -EIO) : start_flush(request);
+  } else if (request->offset > size || request->length > size - request->offset) {
+    complete_now(request, request->op == Op::kRead ? -EINVAL : -ENOSPC);
+  } else if (request->length == 0) {
+    complete_now(request, 0);
+  } else if (request->op == Op::kRead) {
+    start_read(request);
+  } else if (disk_broken || meta.failed()) {
+    complete_now(request, -EIO);
+  } else {
+    start_write(request);
+  }
+}
+
+void VolumeImpl::set_suspended(const std::string& why) {
+  suspend_reason = why;
+  if (suspended) return;
+  suspended = true;
+  emit(EventKind::kIoSuspended, why);
+}
+
+void VolumeImpl::resume() {
+  if (!suspended) return;
+  suspended = false;
+  suspend_reason.clear();
+  emit(EventKind::kIoResumed);
+  std::deque<Request*> waiting;
+  waiting.swap(suspended_requests);
+  for (Request* request : waiting) {
+    --requests_out;  // submit() counts it again
+    submit(request);
+  }
+}
+
+void VolumeImpl::poll(uint64_t now) {
+  now_us = std::max(now_us, now);
+  log->set_now(now_us);
+  if (log_retry && !log_wait.empty()) retry_log();
+  retry_send();
+  if (link_active()) poll_link();
+  if (link.state == Connection::kPrepared && now_us - link.prepared_us > limits.peer_timeout_us) {
+    link_stop("the peer did not get ready in time");
+  }
+  if (link.stopping) link_check_idle();
+  if (now_us >= next_sweep_us) sweep();
+  meta.poll_log();
+  check_quiet();
+}
+
+uint64_t VolumeImpl::next_deadline() const {
+  uint64_t deadline = next_sweep_us;
+  if (link_active()) {
+    deadline = std::min({deadline, link.heard_us + limits.peer_timeout_us + 1, link.sent_us + limits.ping_interval_us});
+    if (transfer.open_epoch_writes() > 0) deadline = std::min(deadline, link.epoch_opened_us + limits.epoch_interval_us);
+  }
+  if (link.state == Connection::kPrepared) deadline = std::min(deadline, link.prepared_us + limits.peer_timeout_us + 1);
+  for (const Quiet& waiter : quiet) deadline = std::min(deadline, waiter.deadline_us);
+  return deadline;
+}
+
+// The lazy part of the metadata: idle extents leave the log, so that a crash after a quiet time costs nearly no resync, and
+// cleared bits reach the disk.
+void VolumeImpl::sweep() {
+  next_sweep_us = now_us + limits.flush_interval_us;
+  if (sweeping || role_changing || stopped || meta.failed()) return;
+  if (now_us > limits.flush_interval_us) log->retire_idle(now_us - limits.flush_interval_us, kRetireMax);
+  if (meta.stale_blocks() == 0) return;
+  sweeping = true;
+  meta.sweep_maps(kSweepBlocks, [this](bool ok) {
+    sweeping = false;
+    if (!ok) return;
+    bool changed_flags = false;
+    for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+      // Once every block of an all-dirty map is on disk the blocks say more than the flag: a resync resumes where it was.
+      if ((peer_slot(slot).flags & kSlotAllDirty) != 0 && peer_slot(slot).bitmap_generation != 0 &&
+          attachment->maps[slot] != nullptr && attachment->maps[slot]->stale_blocks() == 0) {
+        peer_slot(slot).flags &= ~kSlotAllDirty;
+        changed_flags = true;
+      }
+    }
+    if (changed_flags) meta.commit([](bool) {});
+    if (meta.stale_blocks() != 0) next_sweep_us = now_us;
+  });
+}
+
+VolumeStatus VolumeImpl::status() const {
+  VolumeStatus out = counters;
+  out.now_us = now_us;
+  out.role = role;
+  out.disk = disk_state();
+  out.connection = link.state;
+  out.link_slot = link.state == Connection::kStandAlone ? kNoSlot : link.slot;
+  out.peer_role = link.peer_role;
+  out.peer_disk = link.peer_disk;
+  out.protocol = link.params.protocol;
+  out.volume_bytes = layout().geometry.volume_bytes;
+  out.chunk_bytes = layout().geometry.chunk_bytes;
+  out.extent_bytes = layout().geometry.extent_bytes;
+  out.log_extents = log->capacity();
+  out.log_hot = log->hot();
+  out.log_transactions = meta.transactions();
+  out.current = sb().current;
+  out.flags = sb().flags;
+  out.stale_map_blocks = meta.stale_blocks();
+  out.suspended = suspended;
+  out.suspend_reason = suspend_reason;
+  out.requests_in_flight = requests_out;
+  out.in_flight_writes = link.application_in_log;
+  out.in_flight_bytes = link.application_bytes;
+  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+    const PeerSlot& from = sb().slots[slot];
+    PeerStatus& to = out.peers[slot];
+    to.in_use = tracked(slot);
+    to.node_id = from.node_id;
+    to.name = from.name;
+    to.flags = from.flags;
+    to.bitmap_generation = from.bitmap_generation;
+    if (attachment->maps[slot] != nullptr) {
+      to.dirty_chunks = attachment->maps[slot]->count();
+      to.dirty_bytes = attachment->maps[slot]->dirty_bytes();
+    }
+  }
+  if (link.state == Connection::kSyncSource || link.state == Connection::kSyncTarget) {
+    out.resync.active = true;
+    out.resync.target = link.state == Connection::kSyncTarget;
+    out.resync.bytes_done = link.sync_done_bytes;
+    out.resync.bytes_total = link.sync_done_bytes + link_map()->dirty_bytes();
+    out.resync.started_us = link.sync_started_us;
+  }
+  out.resync.chunks_sent = link.sync_chunks_sent;
+  return out;
+}
+
+// --- the public face ---
+
+Volume::Volume(Host& host, std::unique_ptr<Attachment> attachment, uint32_t block_bytes, bool meta_shares_device)
+    : impl_(std::make_unique<Impl>(host, std::move(attachment), block_bytes, meta_shares_device)) {}
+Volume::~Volume() = default;
+
+void Volume::submit(Request* request) { impl_->submit(request); }
+void Volume::io_done(Io* io) { io->done(io->context, io); }
+size_t Volume::link_input(std::span<const uint8_t> bytes) { return impl_->link_input(bytes); }
+void Volume::poll(uint64_t now_us) { impl_->poll(now_us); }
+uint64_t Volume::next_deadline_us() const { return impl_->next_deadline(); }
+
+void Volume::set_limits(const Limits& limits) {
+  impl_->limits = limits;
+  impl_->next_sweep_us = std::min(impl_->next_sweep_us, impl_->now_us + limits.flush_interval_us);
+}
+void Volume::promote(bool force, Done done) { impl_->promote(force, std::move(done)); }
+void Volume::demote(Done done) { impl_->demote(std::move(done)); }
+void Volume::invalidate(uint32_t slot, Done done) { impl_->invalidate(slot, std::move(done)); }
+void Volume::suspend(const std::string& why) { impl_->set_suspended(why); }
+void Volume::resume() { impl_->resume(); }
+void Volume::stop(Done done) { impl_->stop(std::move(done)); }
+void Volume::outdate_peer(Done done) { impl_->outdate_peer(std::move(done)); }
+
+HandshakeState Volume::handshake_state(const Uuid& peer_id) const { return impl_->handshake_state(peer_id); }
+void Volume::link_prepare(const LinkParams& params, Done done) { impl_->link_prepare(params, std::move(done)); }
+bool Volume::link_start() { return impl_->link_start(); }
+void Volume::link_stop(const std::string& why) { impl_->link_stop(why); }
+bool Volume::send_control(const std::string& json) { return impl_->send_control(json); }
+
+VolumeStatus Volume::status() const { return impl_->status(); }
+uint64_t Volume::size_bytes() const { return impl_->layout().geometry.volume_bytes; }
+uint32_t Volume::block_bytes() const { return impl_->block_bytes; }
+
+}  // namespace tidemark
