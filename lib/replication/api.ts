@@ -2,7 +2,14 @@
  * What the main thread asks of the replication worker, and what it hears from it. lib/replication/client.ts implements {@link Replication}
  * over the worker's message port; lib/control uses it and knows nothing of sockets.
  */
-import type { AttachReport, NativeStatus, NativeVolumeOptions, NbdOptions, Protocol, UblkOptions } from '../binding/native.ts';
+import type {
+  AttachReport,
+  NativeStatus,
+  NativeVolumeOptions,
+  NbdOptions,
+  Protocol,
+  UblkOptions,
+} from '../binding/native.ts';
 
 /** A configured peer, after validation. */
 export interface PeerSpec {
@@ -31,7 +38,9 @@ export interface VolumeSpec {
   retryMaxMs: number;
 }
 
-export type FrontendSpec = { kind: 'nbd'; options: NbdOptions } | { kind: 'ublk'; options: UblkOptions };
+export type FrontendSpec =
+  | { kind: 'nbd'; options: NbdOptions }
+  | { kind: 'ublk'; options: UblkOptions };
 
 /** What policy decides; sent whenever it changes. */
 export interface PolicyValues {
