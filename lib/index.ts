@@ -1,0 +1,3 @@
+/** The package's public face: what a config script imports. */
+
+export * from './config/public.ts';
