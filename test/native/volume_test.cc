@@ -1,0 +1,338 @@
+// The volume in a simulated world of two nodes: replication, apart, resync, crashes.
+#include <doctest/doctest.h>
+
+#include "core/frame.h"
+#include "world.h"
+
+namespace tidemark::test {
+namespace {
+
+constexpr uint64_t kMiB = 1u << 20;
+
+Geometry small_geometry() {
+  Geometry geometry;
+  geometry.extent_bytes = 1u << 20;
+  geometry.log_extents = 7;
+  return geometry;
+}
+
+constexpr uint64_t kDevice = 24 * kMiB + 3 * 512;  // no multiple of a chunk or an extent
+
+// Both attached, a is primary, b was filled by a full resync.
+struct Pair : World {
+  explicit Pair(uint64_t seed, Protocol protocol_in = Protocol::kC) : World(seed, small_geometry(), kDevice), protocol(protocol_in) {
+    a.attach();
+    b.attach();
+    int error = 1;
+    REQUIRE(finish([&](Done done) { a.volume().promote(true, done); }, &error));
+    REQUIRE(error == 0);
+    REQUIRE(connect(&a, true, protocol));
+    REQUIRE(run([&] { return connected(); }));
+    REQUIRE(identical());
+  }
+  uint64_t dirty(Node& node, Node& peer) { return node.volume().handshake_state(peer.id()).dirty_chunks; }
+  Protocol protocol;
+};
+
+bool has_event(const Node& node, EventKind kind) {
+  for (const Event& event : node.events) {
+    if (event.kind == kind) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a fresh pair is filled by a full resync and then shares one generation") {
+  Pair pair(test_seed());
+  const HandshakeState a = pair.a.volume().handshake_state(pair.b.id());
+  const HandshakeState b = pair.b.volume().handshake_state(pair.a.id());
+  CHECK(a.current == b.current);
+  CHECK(a.bitmap == 0);
+  CHECK(b.bitmap == 0);
+  CHECK(a.dirty_chunks == 0);
+  CHECK(b.dirty_chunks == 0);
+  CHECK(b.disk == DiskState::kUpToDate);
+  CHECK(has_event(pair.a, EventKind::kSyncFinished));
+}
+
+TEST_CASE("a write of any alignment completes on both disks under protocol C") {
+  Pair pair(test_seed());
+  const struct {
+    uint64_t offset, length;
+  } cases[] = {{0, 4096}, {512, 512}, {1, 1}, {4095, 2}, {3 * kMiB - 700, 2 * kMiB + 1400}, {pair.a.size() - 512, 512}, {pair.a.size() - 1, 1}};
+  uint8_t fill = 1;
+  for (const auto& one : cases) {
+    Request* request = pair.write(pair.a, one.offset, one.length, fill);
+    REQUIRE(pair.wait(request));
+    CHECK(request->result == 0);
+    for (Node* node : {&pair.a, &pair.b}) {
+      CHECK(node->data()[one.offset] == fill);
+      CHECK(node->data()[one.offset + one.length - 1] == fill);
+    }
+    CHECK(pair.identical());
+    ++fill;
+  }
+  CHECK(pair.a.requests.size() == pair.a.completed.size());
+}
+
+TEST_CASE("zeroes and discards of any alignment leave zeroes on both disks") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4 * kMiB, 7)));
+  Request* zeroes = pair.write(pair.a, 700, 2 * kMiB + 100, 0, 0, Op::kWriteZeroes);
+  Request* discard = pair.write(pair.a, 3 * kMiB, 64 * 1024, 0, kRequestFua, Op::kDiscard);
+  REQUIRE(pair.wait(zeroes));
+  REQUIRE(pair.wait(discard));
+  for (uint64_t at = 0; at < 4 * kMiB; ++at) {
+    const bool zero = (at >= 700 && at < 700 + 2 * kMiB + 100) || (at >= 3 * kMiB && at < 3 * kMiB + 64 * 1024);
+    if (pair.a.data()[at] != (zero ? 0 : 7)) FAIL("byte " << at);
+  }
+  CHECK(pair.identical());
+}
+
+TEST_CASE("requests outside the volume, or on a secondary, are refused and change nothing") {
+  Pair pair(test_seed());
+  CHECK(pair.write(pair.a, pair.a.size(), 512, 1)->result == -ENOSPC);
+  CHECK(pair.write(pair.a, pair.a.size() - 512, 1024, 1)->result == -ENOSPC);
+  CHECK(pair.write(pair.a, UINT64_MAX - 100, 512, 1)->result == -ENOSPC);
+  CHECK(pair.write(pair.a, pair.a.size(), 512, 1, 0, Op::kRead)->result == -EINVAL);
+  CHECK(pair.write(pair.b, 0, 512, 1)->result == -EIO);
+  CHECK(pair.identical());
+}
+
+TEST_CASE("apart, exactly the chunks written since the flush are dirty, and the resync copies those and no others") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 5 * kMiB, 1)));
+  REQUIRE(pair.wait(pair.flush(pair.a)));
+  pair.cut();
+  const uint64_t before = pair.a.volume().handshake_state(pair.b.id()).current;
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 2)));
+  REQUIRE(pair.wait(pair.write(pair.a, 10 * 4096 + 100, 4096, 3)));        // touches two chunks
+  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 64 * 1024, 4)));         // 16 chunks
+  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 4096, 5)));              // again
+  CHECK(pair.dirty(pair.a, pair.b) == 19);
+  const HandshakeState apart = pair.a.volume().handshake_state(pair.b.id());
+  CHECK(apart.current != before);
+  CHECK(apart.bitmap == before);
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.a.volume().status().resync.chunks_sent == 19);
+  CHECK(pair.identical());
+  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.dirty(pair.b, pair.a) == 0);
+  CHECK(pair.b.volume().handshake_state(pair.a.id()).current == apart.current);
+}
+
+TEST_CASE("writes under way when the link breaks complete and are marked") {
+  Pair pair(test_seed());
+  std::vector<Request*> requests;
+  for (uint64_t i = 0; i < 40; ++i) requests.push_back(pair.write(pair.a, i * 512 * 1024, 4096, static_cast<uint8_t>(i + 1)));
+  for (int i = 0; i < 60; ++i) pair.step();
+  pair.cut();
+  for (Request* request : requests) {
+    REQUIRE(pair.wait(request));
+    CHECK(request->result == 0);
+  }
+  REQUIRE(pair.run([&] { return pair.a.volume().handshake_state(pair.b.id()).idle; }));
+  for (uint64_t i = 0; i < 40; ++i) {
+    // Every chunk in which the copies differ is marked.
+    if (std::memcmp(pair.a.data() + i * 512 * 1024, pair.b.data() + i * 512 * 1024, 4096) != 0) {
+      CHECK(pair.dirty(pair.a, pair.b) > 0);
+    }
+  }
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.identical());
+}
+
+TEST_CASE("a link that says nothing is given up after the timeout and writing goes on") {
+  Pair pair(test_seed());
+  pair.wire_up = false;
+  Request* request = pair.write(pair.a, 4096, 4096, 9);
+  REQUIRE(pair.wait(request));
+  CHECK(request->result == 0);
+  CHECK(pair.a.volume().status().connection == Connection::kStandAlone);
+  CHECK(pair.dirty(pair.a, pair.b) == 1);
+}
+
+TEST_CASE("roles are exchanged over a standing link and both directions replicate") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, kMiB, 1)));
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
+  CHECK(error == -EPERM);
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().demote(done); }, &error));
+  CHECK(error == 0);
+  pair.cut();
+  REQUIRE(pair.connect(nullptr, false));
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
+  CHECK(error == 0);
+  REQUIRE(pair.wait(pair.write(pair.b, 2 * kMiB, kMiB, 2)));
+  CHECK(pair.identical());
+  CHECK(pair.write(pair.a, 0, 512, 1)->result == -EIO);
+}
+
+TEST_CASE("an outdated or inconsistent copy is not promoted without force") {
+  Pair pair(test_seed());
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().outdate_peer(done); }, &error));
+  CHECK(error == 0);
+  pair.cut();
+  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.a.id()).idle; }));
+  CHECK(pair.b.volume().status().disk == DiskState::kOutdated);
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
+  CHECK(error == -EPERM);
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().invalidate(0, done); }, &error));
+  CHECK(error == 0);
+  CHECK(pair.b.volume().status().disk == DiskState::kInconsistent);
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
+  CHECK(error == -EPERM);
+}
+
+TEST_CASE("after a clean stop the log is empty and nothing is marked by the next attach") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 12 * kMiB, 1)));
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().stop(done); }, &error));
+  REQUIRE(error == 0);
+  pair.a.crash(true);
+  pair.a.attach();
+  CHECK(pair.a.volume().status().marked_by_replay_chunks == 0);
+  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.a.volume().status().disk == DiskState::kUpToDate);
+}
+
+TEST_CASE("an interrupted resync resumes where it was") {
+  Pair pair(test_seed());
+  pair.cut();
+  for (uint64_t i = 0; i < 16; ++i) REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
+  const uint64_t total = pair.dirty(pair.a, pair.b);
+  CHECK(total == 16 * 256);
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.dirty(pair.a, pair.b) < total / 2; }));
+  pair.cut();
+  CHECK(pair.b.volume().status().disk == DiskState::kInconsistent);
+  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.a.id()).idle && pair.a.volume().handshake_state(pair.b.id()).idle; }));
+  const uint64_t left = pair.dirty(pair.a, pair.b);
+  CHECK(left > 0);
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.a.volume().status().resync.chunks_sent <= left + 1);
+  CHECK(pair.identical());
+}
+
+TEST_CASE("a resync ends under continuous writing") {
+  Pair pair(test_seed());
+  pair.cut();
+  for (uint64_t i = 0; i < 8; ++i) REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
+  REQUIRE(pair.connect(&pair.a, false));
+  uint64_t writes = 0;
+  Request* last = nullptr;
+  REQUIRE(pair.run([&] {
+    if (last == nullptr || last->result <= 0) last = pair.write(pair.a, pair.random.below(8) * kMiB, 8192, static_cast<uint8_t>(++writes));
+    return pair.connected();
+  }));
+  REQUIRE(pair.wait(last));
+  CHECK(pair.identical());
+}
+
+TEST_CASE("garbage, wrong sequences and lies from the peer cost the link and nothing else") {
+  for (uint64_t round = 0; round < 60; ++round) {
+    const uint64_t seed = test_seed() + round;
+    INFO("seed " << seed);
+    Pair pair(seed);
+    pair.wire_up = false;
+    pair.b.wire_in.clear();
+    std::vector<uint8_t> bytes(kFrameHeaderBytes + pair.random.below(300));
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(pair.random.next());
+    if (round % 3 == 0) {
+      const uint8_t magic[4] = {'T', 'M', 'F', '1'};
+      std::memcpy(bytes.data(), magic, 4);
+    }
+    pair.b.wire_in.insert(pair.b.wire_in.end(), bytes.begin(), bytes.end());
+    REQUIRE(pair.run([&] { return pair.b.volume().status().connection == Connection::kStandAlone; }));
+    CHECK(pair.identical());
+  }
+}
+
+// Random writing, cuts, crashes and power cuts of either node; after joining in peace the disks are equal, and nothing flushed is lost.
+TEST_CASE("crashes at random moments cost a resync and no data") {
+  for (uint64_t round = 0; round < 120; ++round) {
+    const uint64_t seed = test_seed() * 1000 + round;
+    INFO("seed " << seed);
+    const Protocol protocol = round % 3 == 2 ? Protocol::kA : Protocol::kC;
+    Pair pair(seed, protocol);
+    std::vector<uint8_t> flushed(pair.a.size(), 0);   // what was acknowledged and flushed, per 4 KiB block
+    for (int life = 0; life < 4; ++life) {
+      std::vector<std::pair<Request*, std::pair<uint64_t, uint8_t>>> out;
+      std::map<uint64_t, uint8_t> acknowledged;
+      const uint64_t writes = 5 + pair.random.below(60);
+      for (uint64_t i = 0; i < writes; ++i) {
+        const uint64_t block = pair.random.below(pair.a.size() / 4096);
+        const uint8_t fill = static_cast<uint8_t>(1 + pair.random.below(255));
+        bool busy = false;  // one write to a block at a time, so that what it must hold is known
+        for (const auto& one : out) busy = busy || (one.second.first == block && one.first->result > 0);
+        if (!busy) out.push_back({pair.write(pair.a, block * 4096, 4096, fill), {block, fill}});
+        const uint64_t steps = pair.random.below(80);
+        for (uint64_t step = 0; step < steps; ++step) pair.step();
+        if (pair.random.chance(50)) pair.cut();
+      }
+      Request* flush = pair.random.chance(2) ? pair.flush(pair.a) : nullptr;
+      std::vector<bool> before_flush;
+      for (const auto& one : out) before_flush.push_back(one.first->result == 0);
+      const uint64_t steps = pair.random.below(3000);
+      for (uint64_t step = 0; step < steps; ++step) pair.step();
+      const bool flush_done = flush != nullptr && flush->result == 0;
+      // What block must hold: its last flushed value, unless a later write to it was begun.
+      std::map<uint64_t, std::vector<uint8_t>> allowed;
+      for (size_t i = 0; i < out.size(); ++i) {
+        const auto [block, fill] = out[i].second;
+        if (allowed.find(block) == allowed.end()) allowed[block] = {flushed[block * 4096]};
+        if (flush_done && before_flush[i]) {
+          allowed[block] = {fill};
+        } else {
+          allowed[block].push_back(fill);
+        }
+      }
+      const bool a_dies = pair.random.chance(2);
+      const bool b_dies = pair.random.chance(3);
+      const bool power = pair.random.chance(2);
+      pair.wire_up = false;
+      if (a_dies) pair.a.crash(power);
+      if (b_dies) pair.b.crash(power);
+      if (a_dies) pair.a.attach();
+      if (b_dies) pair.b.attach();
+      pair.cut();
+      if (!a_dies) REQUIRE(pair.run([&] { return pair.a.volume().status().requests_in_flight == 0; }));
+      REQUIRE(pair.run([&] { return pair.a.volume().handshake_state(pair.b.id()).idle && pair.b.volume().handshake_state(pair.a.id()).idle; }));
+
+      // The sentence that must hold: every chunk that differs is marked on a node that will be asked.
+      REQUIRE(pair.connect(&pair.a, false, protocol));
+      if (a_dies) {
+        int error = 1;
+        REQUIRE(pair.run([&] { return pair.connected(); }));
+        REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
+        REQUIRE(error == 0);
+      }
+      REQUIRE(pair.run([&] { return pair.connected(); }));
+      if (!pair.identical()) {
+        for (uint64_t block = 0; block < pair.a.size() / 4096; ++block) {
+          if (std::memcmp(pair.a.data() + block * 4096, pair.b.data() + block * 4096, 4096) != 0) {
+            FAIL("life " << life << ": block " << block << " differs: " << int(pair.a.data()[block * 4096]) << " " << int(pair.b.data()[block * 4096]));
+          }
+        }
+      }
+      for (const auto& [block, values] : allowed) {
+        const uint8_t is = pair.a.data()[block * 4096];
+        bool found = false;
+        for (const uint8_t value : values) found = found || is == value;
+        if (!found && !power) FAIL("life " << life << ": block " << block << " holds " << int(is));
+        if (!found && flush_done && values.size() == 1) FAIL("life " << life << ": flushed block " << block << " holds " << int(is));
+      }
+      std::memcpy(flushed.data(), pair.a.data(), flushed.size());
+      pair.a.completed.clear();
+    }
+  }
+}
+
+}  // namespace tidemark::test

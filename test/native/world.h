@@ -1,0 +1,325 @@
+// Two nodes in one process: simulated disks, a simulated wire and one clock, around the real core. Everything follows from one seed.
+#pragma once
+
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/attach.h"
+#include "core/volume.h"
+#include <stdexcept>
+#include "random.h"
+
+namespace tidemark::test {
+
+// A disk with a volatile cache: what is not flushed may be lost, in any order, when the power goes.
+class Disk {
+ public:
+  explicit Disk(uint64_t bytes) : durable_(bytes, 0), cached_(bytes, 0) {}
+  uint64_t bytes() const { return cached_.size(); }
+  std::vector<uint8_t>& cached() { return cached_; }
+  const std::vector<uint8_t>& durable() const { return durable_; }
+  void write(uint64_t offset, const uint8_t* data, uint64_t length, bool fua) {
+    if (length == 0) return;
+    std::memcpy(cached_.data() + offset, data, length);
+    if (fua) {
+      std::memcpy(durable_.data() + offset, data, length);
+    } else {
+      dirty_.push_back({offset, std::vector<uint8_t>(data, data + length)});
+    }
+  }
+  void flush() {
+    for (const Cached& write : dirty_) std::memcpy(durable_.data() + write.offset, write.data.data(), write.data.size());
+    dirty_.clear();
+  }
+  // Some of the unflushed writes made it, in part and in any order.
+  void power_cut(Random& random) {
+    for (const Cached& write : dirty_) {
+      for (uint64_t at = 0; at < write.data.size(); at += 512) {
+        if (random.below(2) == 0) {
+          std::memcpy(durable_.data() + write.offset + at, write.data.data() + at, std::min<uint64_t>(512, write.data.size() - at));
+        }
+      }
+    }
+    dirty_.clear();
+    cached_ = durable_;
+  }
+
+ private:
+  struct Cached {
+    uint64_t offset;
+    std::vector<uint8_t> data;
+  };
+  std::vector<uint8_t> durable_;
+  std::vector<uint8_t> cached_;
+  std::vector<Cached> dirty_;
+};
+
+class DiskMetadata : public MetadataIo {
+ public:
+  DiskMetadata(Disk& disk, uint64_t base) : disk_(disk), base_(base) {}
+  int read(uint64_t offset, void* buffer, size_t bytes) override {
+    std::memcpy(buffer, disk_.cached().data() + base_ + offset, bytes);
+    return 0;
+  }
+  int write(uint64_t offset, const void* buffer, size_t bytes) override {
+    disk_.write(base_ + offset, static_cast<const uint8_t*>(buffer), bytes, false);
+    return 0;
+  }
+  int flush() override {
+    disk_.flush();
+    return 0;
+  }
+
+ private:
+  Disk& disk_;
+  uint64_t base_;
+};
+
+class Node : public Host {
+ public:
+  Node(std::string name, Random& random, const Geometry& geometry, uint64_t device_bytes)
+      : name_(std::move(name)), random_(random), disk_(device_bytes) {
+    Split split;
+    const auto error = split_device(device_bytes, 512, Placement::kEnd, 0, geometry, &split);
+    if (error) throw std::runtime_error(*error);
+    split_ = split;
+    Superblock sb;
+    sb.geometry = split.layout.geometry;
+    sb.device_bytes = device_bytes;
+    sb.data_offset = split.data_offset;
+    sb.meta_offset = split.meta_offset;
+    for (uint8_t& byte : sb.metadata_id.bytes) byte = static_cast<uint8_t>(random.next());
+    for (uint8_t& byte : sb.node_id.bytes) byte = static_cast<uint8_t>(random.next());
+    id_ = sb.node_id;
+    DiskMetadata io(disk_, split.meta_offset);
+    if (auto failed = create_metadata(io, sb, split.layout, false)) throw std::runtime_error(failed->message);
+  }
+
+  void attach() {
+    DiskMetadata io(disk_, split_.meta_offset);
+    std::unique_ptr<Attachment> attachment;
+    if (auto failed = attach_metadata(io, split_.layout.bytes(), {disk_.bytes(), 512}, &attachment)) {
+      throw std::runtime_error(failed->message);
+    }
+    warnings = attachment->warnings;
+    volume_ = std::make_unique<Volume>(*this, std::move(attachment), 512, true);
+  }
+  // The process dies (the disk's cache stays), or the power goes.
+  void crash(bool power) {
+    requests.clear();
+    while (!out_.empty()) {
+      Io* io = take();
+      if (random_.below(2) == 0) apply(io);  // it may have reached the disk
+    }
+    volume_.reset();
+    wire_out.clear();
+    if (power) disk_.power_cut(random_);
+  }
+  bool up() const { return volume_ != nullptr; }
+  Volume& volume() { return *volume_; }
+  Disk& disk() { return disk_; }
+  const Uuid& id() const { return id_; }
+  uint64_t size() const { return split_.layout.geometry.volume_bytes; }
+  const uint8_t* data() { return disk_.cached().data() + split_.data_offset; }
+
+  // One I/O completes, any of those under way.
+  bool step_io() {
+    if (out_.empty() || volume_ == nullptr) return false;
+    Io* io = take();
+    io->result = 0;
+    if (fail_next_write != 0 && io->target == IoTarget::kData && io->kind == IoKind::kWrite) {
+      io->result = fail_next_write;
+      fail_next_write = 0;
+    } else {
+      apply(io);
+    }
+    volume_->io_done(io);
+    return true;
+  }
+  size_t io_count() const { return out_.size(); }
+
+  // Host
+  void submit(Io* io) override { out_.push_back(io); }
+  void complete(Request* request) override { completed.push_back(request); }
+  uint8_t* buffer_get(size_t bytes) override { return static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)); }
+  void buffer_put(uint8_t* buffer, size_t) override { std::free(buffer); }
+  uint64_t random_u64() override { return random_.next(); }
+  void event(Event event) override { events.push_back(std::move(event)); }
+  size_t send_space() override { return wire_out.size() > kWireBytes ? 0 : kWireBytes - wire_out.size(); }
+  uint8_t* send_reserve(size_t bytes) override {
+    reserved_.assign(bytes, 0);
+    return reserved_.data();
+  }
+  void send_commit(size_t bytes) override { wire_out.insert(wire_out.end(), reserved_.begin(), reserved_.begin() + bytes); }
+
+  static constexpr size_t kWireBytes = 4u << 20;
+  std::deque<uint8_t> wire_out;
+  std::vector<uint8_t> wire_in;
+  std::vector<Event> events;
+  std::vector<Request*> completed;
+  std::vector<std::unique_ptr<Request>> requests;
+  std::vector<std::string> warnings;
+  int fail_next_write = 0;
+
+ private:
+  Io* take() {
+    const size_t at = random_.below(out_.size());
+    Io* io = out_[at];
+    out_.erase(out_.begin() + static_cast<ptrdiff_t>(at));
+    return io;
+  }
+  void apply(Io* io) {
+    const uint64_t base = io->target == IoTarget::kMeta ? split_.meta_offset : split_.data_offset;
+    switch (io->kind) {
+      case IoKind::kRead:
+        std::memcpy(io->buffer, disk_.cached().data() + base + io->offset, io->length);
+        break;
+      case IoKind::kWrite:
+        disk_.write(base + io->offset, io->buffer, io->length, (io->flags & kIoFua) != 0);
+        break;
+      case IoKind::kFlush:
+        disk_.flush();
+        break;
+      case IoKind::kDiscard:
+      case IoKind::kWriteZeroes: {
+        const std::vector<uint8_t> zeroes(io->length, 0);
+        disk_.write(base + io->offset, zeroes.data(), zeroes.size(), false);
+        break;
+      }
+    }
+  }
+
+  std::string name_;
+  Random& random_;
+  Disk disk_;
+  Split split_;
+  Uuid id_;
+  std::unique_ptr<Volume> volume_;
+  std::vector<Io*> out_;
+  std::vector<uint8_t> reserved_;
+};
+
+class World {
+ public:
+  World(uint64_t seed, const Geometry& geometry, uint64_t device_bytes)
+      : random(seed), a("a", random, geometry, device_bytes), b("b", random, geometry, device_bytes) {}
+
+  void poll(Node& node) {
+    if (!node.up()) return;
+    const size_t used = node.volume().link_input(node.wire_in);
+    node.wire_in.erase(node.wire_in.begin(), node.wire_in.begin() + static_cast<ptrdiff_t>(used));
+    node.volume().poll(now_us);
+  }
+  void carry(Node& from, Node& to) {
+    if (!wire_up) return;
+    const size_t bytes = std::min<size_t>(from.wire_out.size(), 1 + random.below(200'000));
+    to.wire_in.insert(to.wire_in.end(), from.wire_out.begin(), from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
+    from.wire_out.erase(from.wire_out.begin(), from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
+  }
+  // One small thing happens.
+  void step() {
+    now_us += 1 + random.below(200);
+    switch (random.below(6)) {
+      case 0: a.step_io(); break;
+      case 1: b.step_io(); break;
+      case 2: carry(a, b); break;
+      case 3: carry(b, a); break;
+      default: break;
+    }
+    poll(a);
+    poll(b);
+  }
+  // Until `done`, or for so many steps that something must be stuck.
+  bool run(const std::function<bool()>& done, uint64_t steps_max = 400'000) {
+    for (uint64_t step_count = 0; step_count < steps_max; ++step_count) {
+      if (done()) return true;
+      step();
+    }
+    return done();
+  }
+  Request* write(Node& node, uint64_t offset, uint64_t length, uint8_t fill, uint8_t flags = 0, Op op = Op::kWrite) {
+    auto request = std::make_unique<Request>();
+    request->op = op;
+    request->flags = flags;
+    request->offset = offset;
+    request->length = length;
+    buffers.emplace_back(length, fill);
+    request->buffer = buffers.back().data();
+    request->result = 1;
+    Request* out = request.get();
+    node.requests.push_back(std::move(request));
+    node.volume().submit(out);
+    return out;
+  }
+  Request* flush(Node& node) { return write(node, 0, 0, 0, 0, Op::kFlush); }
+  bool wait(Request* request) {
+    return run([&] { return request->result <= 0; });
+  }
+  bool finish(const std::function<void(Done)>& command, int* error) {
+    bool done = false;
+    command([&](int result, const std::string&) {
+      done = true;
+      *error = result;
+    });
+    return run([&] { return done; });
+  }
+  // What the handshake would agree on: `source` is null for nothing to do.
+  bool connect(Node* source, bool full, Protocol protocol = Protocol::kC) {
+    wire_up = true;
+    for (Node* node : {&a, &b}) {
+      node->wire_in.clear();
+      node->wire_out.clear();
+    }
+    if (!run([&] { return a.volume().handshake_state(b.id()).idle && b.volume().handshake_state(a.id()).idle; })) return false;
+    const HandshakeState sa = a.volume().handshake_state(b.id());
+    const HandshakeState sb = b.volume().handshake_state(a.id());
+    const uint32_t incarnation = static_cast<uint32_t>(random.next()) | 1;
+    const uint64_t generation = random.next();
+    const auto params = [&](const HandshakeState& mine, const HandshakeState& peer, bool is_source) {
+      LinkParams out;
+      out.serial = mine.serial;
+      out.peer_id = peer.node_id;
+      out.incarnation = incarnation;
+      out.protocol = protocol;
+      out.side = source == nullptr ? SyncSide::kNone : is_source ? SyncSide::kSource : SyncSide::kTarget;
+      out.full = full;
+      out.sync_generation = generation;
+      out.peer_current = peer.current;
+      out.peer_bitmap = peer.bitmap;
+      out.peer_history = peer.history;
+      out.peer_flags = peer.flags;
+      out.peer_role = peer.role;
+      out.peer_disk = peer.disk;
+      return out;
+    };
+    int error_a = 1;
+    int error_b = 1;
+    a.volume().link_prepare(params(sa, sb, source == &a), [&](int error, const std::string&) { error_a = error; });
+    b.volume().link_prepare(params(sb, sa, source == &b), [&](int error, const std::string&) { error_b = error; });
+    if (!run([&] { return error_a <= 0 && error_b <= 0; }) || error_a != 0 || error_b != 0) return false;
+    return a.volume().link_start() && b.volume().link_start();
+  }
+  bool connected() {
+    return a.volume().status().connection == Connection::kConnected && b.volume().status().connection == Connection::kConnected;
+  }
+  void cut() {
+    wire_up = false;
+    if (a.up()) a.volume().link_stop("cut");
+    if (b.up()) b.volume().link_stop("cut");
+  }
+  bool identical() { return std::memcmp(a.data(), b.data(), a.size()) == 0; }
+
+  Random random;
+  Node a;
+  Node b;
+  bool wire_up = true;
+  uint64_t now_us = 1'000'000;
+  std::deque<std::vector<uint8_t>> buffers;
+};
+
+}  // namespace tidemark::test
