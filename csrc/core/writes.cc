@@ -296,9 +296,7 @@ void VolumeImpl::dispatch(Write* write) {
     extents_of(write->aligned, &first, &last);
     const bool peer = application && link_active();
     if (peer && !write->in_log_for_peer) {
-      const ActivityLog::Begin begun = log->begin(first, last, true);
-      check(begun == ActivityLog::Begin::kHot, "extents in use are not hot");
-      log->release(first, last, ActivityLog::Hold::kLocal);
+      log->hold(first, last, ActivityLog::Hold::kPeer);
     } else if (!peer && write->in_log_for_peer) {
       log->release(first, last, ActivityLog::Hold::kPeer);
     }
