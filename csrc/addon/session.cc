@@ -112,7 +112,7 @@ void Session::settle(const Answer& answer) {
   if (call == calls_.end()) return;
   const napi_deferred deferred = call->second;
   calls_.erase(call);
-  if (calls_.empty() && wake_ != nullptr) napi_unref_threadsafe_function(env_, wake_);
+  if (calls_.empty()) hold(false);
   if (answer.failure.has_value()) {
     reject(env_, deferred, *answer.failure);
   } else {
@@ -120,8 +120,20 @@ void Session::settle(const Answer& answer) {
   }
 }
 
+void Session::hold(bool waiting) {
+  if (listener_ != nullptr) listener_->hold(waiting);
+  if (wake_ == nullptr) return;
+  if (waiting) {
+    napi_ref_threadsafe_function(env_, wake_);
+  } else {
+    napi_unref_threadsafe_function(env_, wake_);
+  }
+}
+
 void Session::reject_all_calls() {
+  if (calls_.empty()) return;
   const std::map<uint64_t, napi_deferred> calls = std::exchange(calls_, {});
+  hold(false);
   for (const auto& [number, deferred] : calls) reject(env_, deferred, Failure::closed(name_));
 }
 
@@ -131,7 +143,7 @@ napi_value Session::call(const std::function<void(Engine&, const Reply&)>& start
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env_, &deferred, &promise) != napi_ok) return nullptr;
-  if (calls_.empty()) napi_ref_threadsafe_function(env_, wake_);
+  if (calls_.empty()) hold(true);
   const uint64_t number = ++last_call_;
   calls_.emplace(number, deferred);
   start(*engine_, Reply(inbox_, number));

@@ -52,6 +52,8 @@ class Session : public std::enable_shared_from_this<Session> {
     virtual void hear_events(std::vector<Event> events) = 0;
     virtual void hear_outgoing() = 0;
     virtual void hear_room() = 0;
+    // Promises wait, or none does any more: meanwhile the object must not become garbage.
+    virtual void hold(bool waiting) = 0;
 
    protected:
     ~Listener() = default;
@@ -84,6 +86,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void handle(Delivery delivery);
   void settle(const Answer& answer);
+  // Keeps the process and the object alive while promises wait.
+  void hold(bool waiting);
   void reject_all_calls();
   void join(bool abandon);
   void finish(bool abandon);

@@ -422,4 +422,12 @@ void VolumeObject::hear_outgoing() { run_callback("outgoing", {}); }
 
 void VolumeObject::hear_room() { run_callback("room", {}); }
 
+void VolumeObject::hold(bool waiting) {
+  if (waiting) {
+    Ref();
+  } else {
+    Unref();
+  }
+}
+
 }  // namespace tidemark::addon

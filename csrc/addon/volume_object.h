@@ -52,6 +52,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject>, private Session::Lis
   void hear_events(std::vector<Event> events) override;
   void hear_outgoing() override;
   void hear_room() override;
+  void hold(bool waiting) override;
   void run_callback(const char* name, std::initializer_list<napi_value> arguments);
 
   std::shared_ptr<Session> session_;
