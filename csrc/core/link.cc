@@ -80,7 +80,8 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   DirtyMap& map = *attachment->maps[slot];
   const PeerSlot before = peer;
   std::memset(peer.name, 0, sizeof peer.name);
-  const size_t name_bytes = std::min(params.peer_name.size(), sizeof peer.name - 1);
+  size_t name_bytes = std::min(params.peer_name.size(), sizeof peer.name - 1);
+  while (name_bytes > 0 && name_bytes < params.peer_name.size() && (params.peer_name[name_bytes] & 0xc0) == 0x80) --name_bytes;
   std::memcpy(peer.name, params.peer_name.data(), name_bytes);
   peer.last_generation = params.peer_current;
   peer.flags &= ~(kSlotPeerPrimary | kSlotPeerOutdated);
