@@ -117,7 +117,8 @@ export class ScriptHost {
   /**
    * Calls a policy function. The deadline counts from when it is the call's turn.
    * @throws TidemarkError POLICY_EXCEPTION or POLICY_ANSWER, with the place in the script; POLICY_DEADLINE (the worker
-   *   is replaced then); POLICY_WORKER when the worker ended under the call, or is not there.
+   *   is replaced then); POLICY_WORKER when the worker ended under the call; POLICY_UNAVAILABLE when there was none, or
+   *   another call cost it.
    */
   call<P extends PolicyName>(
     volume: string,
@@ -127,7 +128,7 @@ export class ScriptHost {
   ): Promise<PolicyCalls[P]['answer']> {
     return new Promise((resolveCall, reject) => {
       if (!this.ready) {
-        reject(new TidemarkError('POLICY_WORKER', 'the policy worker is being replaced'));
+        reject(new TidemarkError('POLICY_UNAVAILABLE', 'the policy worker is being replaced'));
         return;
       }
       const request = { id: this.nextId++, volume, policy, facts };
@@ -217,10 +218,13 @@ export class ScriptHost {
   /** No worker from here on: whoever waits is told. */
   private lose(why: Error): void {
     this.worker = null;
-    const waiting = this.running ? [this.running, ...this.queue] : [...this.queue];
+    const running = this.running;
+    const waiting = this.queue.splice(0);
     this.finish();
-    this.queue.length = 0;
-    for (const call of waiting) call.reject(why);
+    running?.reject(why);
+    for (const call of waiting) {
+      call.reject(new TidemarkError('POLICY_UNAVAILABLE', why.message, { cause: why }));
+    }
   }
 
   private replace(): void {

@@ -107,7 +107,7 @@ test('a function that hangs costs its worker, which is replaced, and others wait
   const hung = host.call('r0', 'flushInterval', { ...FLUSH, hotExtents: 4 }, 100);
   const behind = host.call('r0', 'flushInterval', FLUSH, DEADLINE_MS);
   assert.is((await failure(hung)).code, 'POLICY_DEADLINE');
-  assert.is((await failure(behind)).code, 'POLICY_WORKER');
+  assert.is((await failure(behind)).code, 'POLICY_UNAVAILABLE');
   assert.not(host.ready);
   await host.whenReady();
   assert.is(host.generation, 2);
