@@ -79,9 +79,9 @@ uint8_t* Arena::get(size_t bytes, bool privileged) {
         unlink(page, from);
         // Split down; the upper halves become free.
         while (from > order) {
-        --from;
-        push(page + (1u << from), from);
-      }
+          --from;
+          push(page + (1u << from), from);
+        }
         buffer = base_ + size_t{page} * kSmallest;
       }
     } else {

@@ -21,8 +21,6 @@
 #include <sstream>
 #include <thread>
 
-#include "engine/engine.h"
-
 namespace tidemark {
 namespace {
 

@@ -9,10 +9,9 @@
 
 #include "core/host.h"
 #include "core/layout.h"
+#include "engine/error.h"
 
 namespace tidemark {
-
-struct EngineError;
 
 // What blkid-like probing found in the first and last bytes of a disk: "ext4 filesystem", "GPT
 // partition table", "Tidemark metadata" ... `error`: -errno of a read that failed, 0 otherwise.

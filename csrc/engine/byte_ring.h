@@ -67,6 +67,7 @@ class ByteRing {
   }
 
   size_t capacity() const { return capacity_; }
+  const uint8_t* memory() const { return base_; }  // both mappings: twice the capacity
 
   // --- producer ---
 

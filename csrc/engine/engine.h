@@ -1,7 +1,9 @@
-// The engine of one volume: a native thread that owns the ring, the backing files, the frontends and the core Volume. It is the core's Host.
+// The engine of one volume: a native thread that owns the ring, the backing files, the frontends
+// and the core Volume. It is the core's Host.
 //
-// Other threads talk to it in three ways: call() runs a task on the thread; feed()/outgoing() move link bytes through two rings, each with one producer and one
-// consumer; status() copies a snapshot. Nothing here knows of JavaScript: the binding (csrc/addon) passes callbacks in.
+// Other threads talk to it in three ways: call() runs a task on the thread; feed()/outgoing() move
+// link bytes through two rings, each with one producer and one consumer; status() copies a
+// snapshot. Nothing here knows of JavaScript: the binding (csrc/addon) passes callbacks in.
 #pragma once
 
 #include <cstdint>
@@ -14,18 +16,19 @@
 #include "core/attach.h"
 #include "core/volume.h"
 #include "engine/backing.h"
+#include "engine/error.h"
 #include "frontends/nbd_options.h"
 #include "frontends/ublk_options.h"
 
 namespace tidemark {
 
 struct EngineOptions {
-  std::string name;               // volume name, for logs and the NBD export
+  std::string name;  // volume name, for logs and the NBD export
   std::string backing_path;
-  std::string metadata_path;      // empty: internal, found on the backing disk
+  std::string metadata_path;  // empty: internal, found on the backing disk
   Placement placement = Placement::kEnd;
-  uint64_t metadata_offset = 0;   // kOffset only
-  std::vector<int> affinity;      // CPUs of the volume's thread; empty: all
+  uint64_t metadata_offset = 0;      // kOffset only
+  std::vector<int> affinity;         // CPUs of the volume's thread; empty: all
   uint64_t lock_timeout_ms = 15000;  // how long to wait for a predecessor's locks (R12)
   size_t arena_bytes = 64u << 20;
   size_t send_ring_bytes = 8u << 20;     // power of two
@@ -35,15 +38,8 @@ struct EngineOptions {
 struct EngineCallbacks {
   // Called on the volume's thread; must only queue and wake.
   std::function<void(Event)> event;
-  std::function<void()> outgoing;   // the send ring went from empty to not empty
-  std::function<void()> room;       // the receive ring has room again after feed() took less than all
-};
-
-struct EngineError {
-  std::string code;     // stable: BACKING_OPEN, BACKING_LOCKED, METADATA_*, RING, ...
-  int error_number = 0;  // errno or 0
-  std::string syscall;
-  std::string message;
+  std::function<void()> outgoing;  // the send ring went from empty to not empty
+  std::function<void()> room;  // the receive ring has room again after feed() took less than all
 };
 
 struct AttachReport {
@@ -54,14 +50,21 @@ struct AttachReport {
   bool crashed_primary = false;
   uint64_t replayed_extents = 0;
   uint64_t replayed_chunks = 0;
-  std::vector<std::string> warnings;   // including "O_DIRECT refused by ..., buffered I/O is used"
+  std::vector<std::string> warnings;  // including "O_DIRECT refused by ..., buffered I/O is used"
+};
+
+struct RingMemory {
+  std::shared_ptr<const void> owner;
+  const uint8_t* base = nullptr;
+  size_t bytes = 0;
 };
 
 class Engine {
  public:
-  // Open, lock, attach, start the thread; blocking. Suspended from the start when asked to (recovery, R18).
-  static std::unique_ptr<Engine> open(const EngineOptions& options, EngineCallbacks callbacks, bool suspended,
-                                      AttachReport* report, EngineError* error);
+  // Open, lock, attach, start the thread; blocking. Suspended from the start when asked to
+  // (recovery, R18).
+  static std::unique_ptr<Engine> open(const EngineOptions& options, EngineCallbacks callbacks,
+                                      bool suspended, AttachReport* report, EngineError* error);
   ~Engine();  // close() if that was not called
 
   // Run on the volume's thread; returns at once. The Volume and the frontends may be used inside.
@@ -70,12 +73,14 @@ class Engine {
   // Frontends, one at a time; `done` on the volume's thread. The volume must be primary.
   using FrontendDone = std::function<void(const EngineError* error, const std::string& device)>;
   void start_nbd(const NbdOptions& options, FrontendDone done);
-  void start_ublk(const UblkOptions& options, FrontendDone done);   // options.recover: take over a quiesced device
+  void start_ublk(const UblkOptions& options,
+                  FrontendDone done);  // options.recover: take over a quiesced device
   // Refused while in use unless forced.
   void stop_frontend(bool force, FrontendDone done);
   // Leave a ublk device quiesced for a successor (upgrade) instead of deleting it.
 
-  VolumeStatus status() const;   // copied at the end of a turn at most 20 ms ago; asks for a fresh one
+  VolumeStatus status()
+      const;  // copied at the end of a turn at most 20 ms ago; asks for a fresh one
   std::string device() const;
 
   // --- link bytes, called from one other thread ---
@@ -84,10 +89,14 @@ class Engine {
   // The contiguous unread part of the send ring (may be empty), valid until consumed().
   std::span<const uint8_t> outgoing();
   void consumed(size_t bytes);
+  // The send ring's memory, both mappings in a row; it stays mapped while `owner` is held, also
+  // after close() and the Engine's end, because JavaScript may keep views of it.
+  RingMemory send_memory() const;
   // A new link begins: both rings are empty afterwards. Only between kLinkIdle and link_prepare.
   void reset_link_bytes();
 
-  // Stop frontends (forced), stop the volume cleanly (unless `abandon`), end the thread, close the files. Blocking; idempotent.
+  // Stop frontends (forced), stop the volume cleanly (unless `abandon`), end the thread, close the
+  // files. Blocking; idempotent.
   void close(bool abandon);
 
  private:

@@ -1,0 +1,420 @@
+// Reading stops while no command slot is free or the arena is empty: the socket's buffer fills, and
+// the client waits. Both come back by completions and sent replies, which never wait for reading,
+// so that this cannot lock up.
+#include "frontends/nbd_connection.h"
+
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+
+namespace tidemark {
+namespace {
+
+constexpr size_t kStagingBytes = 64u << 10;
+constexpr size_t kSendPartsMax = 256;  // well below the kernel's 1,024
+
+uint32_t nbd_error(int32_t result) {
+  switch (-result) {
+    case 0:
+      return 0;
+    case EPERM:
+    case EACCES:
+    case EROFS:
+      return nbd::kErrorPermission;
+    case ENOMEM:
+      return nbd::kErrorMemory;
+    case EINVAL:
+      return nbd::kErrorInvalid;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return nbd::kErrorNoSpace;
+    case EOPNOTSUPP:
+      return nbd::kErrorNotSupported;
+    case ESHUTDOWN:
+      return nbd::kErrorShutdown;
+    default:
+      return nbd::kErrorIo;
+  }
+}
+
+}  // namespace
+
+NbdConnection::NbdConnection(FrontendHost& host, Frontend* owner, const NbdExport& served,
+                             uint32_t queue_depth, int fd)
+    : host_(host),
+      owner_(owner),
+      export_(served),
+      queue_depth_(queue_depth),
+      fd_(fd),
+      started_us_(host.now_us()),
+      negotiation_(served),
+      staging_(new uint8_t[kStagingBytes]) {
+  receive_.connection = send_.connection = this;
+  receive_.done = [](Completion* self, int32_t result, uint32_t) {
+    static_cast<Operation*>(self)->connection->received(result);
+  };
+  send_.done = [](Completion* self, int32_t result, uint32_t) {
+    static_cast<Operation*>(self)->connection->sent(result);
+  };
+  receive();
+}
+
+NbdConnection::~NbdConnection() {
+  if (fd_ >= 0) ::close(fd_);
+  for (const auto& command : commands_) {
+    if (command->buffer != nullptr) host_.buffer_put(command->buffer, command->buffer_bytes);
+  }
+}
+
+// --- input ---
+
+void NbdConnection::receive() {
+  if (receive_.busy || stalled_ || (state_ != State::kNegotiating && state_ != State::kServing)) {
+    return;
+  }
+  if (begin_ > 0) {
+    std::memmove(staging_.get(), staging_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  size_t parts = 0;
+  // A payload goes to where it is needed; what follows it, to the staging area in the same call.
+  if (input_ == Input::kPayload) {
+    receive_parts_[parts++] = {current_->buffer + current_->length - current_->payload_left,
+                               current_->payload_left};
+  }
+  receive_parts_[parts++] = {staging_.get() + end_, kStagingBytes - end_};
+  receive_.message = {};
+  receive_.message.msg_iov = receive_parts_;
+  receive_.message.msg_iovlen = parts;
+  receive_.busy = true;
+  io_uring_sqe* sqe = host_.ring().sqe(&receive_);
+  sqe->opcode = IORING_OP_RECVMSG;
+  sqe->fd = fd_;
+  sqe->addr = reinterpret_cast<uint64_t>(&receive_.message);
+  sqe->len = 1;
+}
+
+void NbdConnection::received(int32_t result) {
+  receive_.busy = false;
+  if (state_ >= State::kDraining) return settle();
+  if (result == -EINTR || result == -EAGAIN) return receive();
+  if (result < 0) return cut();
+  // The end of the stream: nobody says that the client does not still read.
+  if (result == 0) return drain();
+  auto bytes = static_cast<uint64_t>(result);
+  if (input_ == Input::kPayload) {
+    const uint64_t payload = std::min(bytes, current_->payload_left);
+    current_->payload_left -= payload;
+    bytes -= payload;
+  }
+  end_ += bytes;
+  process();
+}
+
+void NbdConnection::process() {
+  if (state_ == State::kNegotiating) {
+    begin_ += negotiation_.feed({staging_.get() + begin_, end_ - begin_});
+    if (negotiation_.state() == NbdNegotiation::State::kTransmission) state_ = State::kServing;
+    if (negotiation_.state() == NbdNegotiation::State::kEnd) state_ = State::kDraining;
+  }
+  while (state_ == State::kServing && process_step()) {
+  }
+  receive();
+}
+
+// One step forward; false: more bytes, a place or a buffer is needed first.
+bool NbdConnection::process_step() {
+  const size_t available = end_ - begin_;
+  switch (input_) {
+    case Input::kHeader:
+      if (available < nbd::kRequestBytes) return false;
+      if (idle_.empty() && commands_.size() >= queue_depth_) {
+        stalled_ = true;
+        return false;
+      }
+      begin_ += nbd::kRequestBytes;
+      return begin_command(staging_.get() + begin_ - nbd::kRequestBytes);
+    case Input::kBuffer: {
+      current_->buffer = host_.buffer_get(current_->length);
+      stalled_ = current_->buffer == nullptr;
+      if (stalled_) return false;
+      current_->buffer_bytes = current_->length;
+      if (current_->op == Op::kWrite) {
+        input_ = Input::kPayload;
+        return true;
+      }
+      Command* command = current_;
+      current_ = nullptr;
+      input_ = Input::kHeader;
+      submit(command);
+      return true;
+    }
+    case Input::kPayload: {
+      const size_t bytes = std::min<uint64_t>(available, current_->payload_left);
+      if (bytes > 0) {
+        std::memcpy(current_->buffer + current_->length - current_->payload_left,
+                    staging_.get() + begin_, bytes);
+        begin_ += bytes;
+        current_->payload_left -= bytes;
+      }
+      if (current_->payload_left > 0) return false;
+      Command* command = current_;
+      current_ = nullptr;
+      input_ = Input::kHeader;
+      submit(command);
+      return true;
+    }
+    case Input::kSkip: {
+      const size_t bytes = std::min<uint64_t>(available, skip_bytes_);
+      begin_ += bytes;
+      skip_bytes_ -= bytes;
+      if (skip_bytes_ > 0) return false;
+      Command* command = current_;
+      current_ = nullptr;
+      input_ = Input::kHeader;
+      answer(command, skip_error_);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool NbdConnection::begin_command(const uint8_t* header) {
+  if (nbd::load<uint32_t>(header) != nbd::kRequestMagic) {
+    cut();  // the stream is out of step; nothing after this can be trusted
+    return false;
+  }
+  const auto flags = nbd::load<uint16_t>(header + 4);
+  const auto type = nbd::load<uint16_t>(header + 6);
+  if (type == nbd::kCmdDisconnect) {
+    drain();
+    return false;
+  }
+  if (idle_.empty()) idle_.push_back(commands_.emplace_back(std::make_unique<Command>()).get());
+  Command* command = idle_.back();
+  idle_.pop_back();
+  static_cast<Request&>(*command) = Request();
+  command->connection = this;
+  command->owner = owner_;
+  command->cookie = nbd::load<uint64_t>(header + 8);
+  command->offset = nbd::load<uint64_t>(header + 16);
+  command->length = nbd::load<uint32_t>(header + 24);
+  command->payload_left = type == nbd::kCmdWrite ? command->length : 0;
+  command->buffer_bytes = 0;
+  if ((flags & nbd::kCmdFlagFua) != 0 && type != nbd::kCmdRead) command->flags |= kRequestFua;
+  if ((flags & nbd::kCmdFlagNoHole) != 0) command->flags |= kRequestNoUnmap;
+
+  if (const uint32_t error = check(*command, type, flags); error != 0) {
+    if (command->payload_left == 0) {
+      answer(command, error);
+      return true;
+    }
+    current_ = command;
+    input_ = Input::kSkip;
+    skip_bytes_ = command->payload_left;
+    skip_error_ = error;
+    return true;
+  }
+  switch (type) {
+    case nbd::kCmdRead:
+      command->op = Op::kRead;
+      break;
+    case nbd::kCmdWrite:
+      command->op = Op::kWrite;
+      break;
+    case nbd::kCmdTrim:
+      command->op = Op::kDiscard;
+      break;
+    case nbd::kCmdWriteZeroes:
+      command->op = Op::kWriteZeroes;
+      break;
+    default:
+      command->op = Op::kFlush;
+      command->offset = command->length = 0;
+      command->flags = 0;
+      submit(command);
+      return true;
+  }
+  if (command->length == 0) {
+    answer(command, 0);
+  } else if (command->op == Op::kRead || command->op == Op::kWrite) {
+    current_ = command;
+    input_ = Input::kBuffer;
+  } else {
+    submit(command);
+  }
+  return true;
+}
+
+// The NBD error that refuses a command, or 0.
+uint32_t NbdConnection::check(const Command& command, uint16_t type, uint16_t flags) const {
+  uint16_t known = nbd::kCmdFlagFua;
+  bool writes = false;
+  switch (type) {
+    case nbd::kCmdFlush:
+      return (flags & ~known) != 0 ? nbd::kErrorInvalid : 0;
+    case nbd::kCmdRead:
+      break;
+    case nbd::kCmdWrite:
+      writes = true;
+      break;
+    case nbd::kCmdTrim:
+      if ((export_.flags & nbd::kSendTrim) == 0) return nbd::kErrorInvalid;
+      break;
+    case nbd::kCmdWriteZeroes:
+      known |= nbd::kCmdFlagNoHole | nbd::kCmdFlagFastZero;
+      writes = true;
+      break;
+    default:
+      return nbd::kErrorInvalid;
+  }
+  if ((flags & ~known) != 0) return nbd::kErrorInvalid;
+  const bool carries = type == nbd::kCmdRead || type == nbd::kCmdWrite;
+  if (carries && command.length > export_.block_max) return nbd::kErrorInvalid;
+  if (command.offset > export_.bytes || command.length > export_.bytes - command.offset) {
+    return writes ? nbd::kErrorNoSpace : nbd::kErrorInvalid;
+  }
+  // Allocated zeroes may have to be written; the client asked to be told instead.
+  if ((flags & nbd::kCmdFlagFastZero) != 0 &&
+      (!host_.fast_zeroes() || (flags & nbd::kCmdFlagNoHole) != 0)) {
+    return nbd::kErrorNotSupported;
+  }
+  return 0;
+}
+
+void NbdConnection::submit(Command* command) {
+  ++out_;
+  host_.submit(command);
+}
+
+// --- output ---
+
+void NbdConnection::complete(Command* command) {
+  assert(out_ > 0);
+  --out_;
+  if (state_ >= State::kClosing) return release(command);
+  answer(command, nbd_error(command->result));
+}
+
+void NbdConnection::answer(Command* command, uint32_t error) {
+  const bool payload = command->op == Op::kRead && error == 0 && command->buffer != nullptr;
+  if (!payload && command->buffer != nullptr) {
+    host_.buffer_put(command->buffer, command->buffer_bytes);
+    command->buffer = nullptr;
+  }
+  nbd::store(command->reply, nbd::kSimpleReplyMagic);
+  nbd::store(command->reply + 4, error);
+  nbd::store(command->reply + 8, command->cookie);
+  replies_.push_back(command);
+}
+
+void NbdConnection::release(Command* command) {
+  if (command->buffer != nullptr) host_.buffer_put(command->buffer, command->buffer_bytes);
+  command->buffer = nullptr;
+  idle_.push_back(command);
+}
+
+// All that is queued in one system call.
+void NbdConnection::send() {
+  if (send_.busy || state_ >= State::kClosing) return;
+  if (greeting_sent_ == greeting_.size()) {
+    greeting_ = std::move(negotiation_.output());
+    negotiation_.output().clear();
+    greeting_sent_ = 0;
+  }
+  send_parts_.clear();
+  if (greeting_sent_ < greeting_.size()) {
+    send_parts_.push_back({greeting_.data() + greeting_sent_, greeting_.size() - greeting_sent_});
+  }
+  size_t skip = replies_sent_;
+  for (Command* command : replies_) {
+    if (send_parts_.size() + 2 > kSendPartsMax) break;
+    const iovec parts[] = {{command->reply, sizeof command->reply},
+                           {command->buffer, command->buffer != nullptr ? command->length : 0}};
+    for (const iovec& part : parts) {
+      const size_t sent = std::min(skip, part.iov_len);
+      skip -= sent;
+      if (sent == part.iov_len) continue;
+      send_parts_.push_back({static_cast<uint8_t*>(part.iov_base) + sent, part.iov_len - sent});
+    }
+  }
+  if (send_parts_.empty()) return;
+  send_.message = {};
+  send_.message.msg_iov = send_parts_.data();
+  send_.message.msg_iovlen = send_parts_.size();
+  send_.busy = true;
+  io_uring_sqe* sqe = host_.ring().sqe(&send_);
+  sqe->opcode = IORING_OP_SENDMSG;
+  sqe->fd = fd_;
+  sqe->addr = reinterpret_cast<uint64_t>(&send_.message);
+  sqe->len = 1;
+  sqe->msg_flags = MSG_NOSIGNAL;
+}
+
+void NbdConnection::sent(int32_t result) {
+  send_.busy = false;
+  if (state_ >= State::kClosing) return settle();
+  if (result == -EINTR || result == -EAGAIN) return send();
+  if (result < 0) return cut();
+  size_t bytes = static_cast<size_t>(result);
+  const size_t greeting = std::min(bytes, greeting_.size() - greeting_sent_);
+  greeting_sent_ += greeting;
+  replies_sent_ += bytes - greeting;
+  while (!replies_.empty()) {
+    Command* command = replies_.front();
+    const size_t whole = sizeof command->reply + (command->buffer != nullptr ? command->length : 0);
+    if (replies_sent_ < whole) break;
+    replies_sent_ -= whole;
+    replies_.pop_front();
+    release(command);
+  }
+  // turn_end() goes on with the rest, and with reading.
+}
+
+void NbdConnection::turn_end() {
+  if (state_ == State::kClosed) return;
+  if (stalled_ && state_ == State::kServing) {
+    stalled_ = false;
+    process();
+  }
+  send();
+  if (state_ >= State::kDraining) settle();
+}
+
+// --- the end ---
+
+void NbdConnection::drain() {
+  if (state_ < State::kDraining) state_ = State::kDraining;
+}
+
+void NbdConnection::cut() {
+  if (state_ >= State::kClosing) return;
+  state_ = State::kClosing;
+  // Both operations of the ring end by this.
+  shutdown(fd_, SHUT_RDWR);
+}
+
+// Goes on towards the end as far as possible. Not from within a loop over the replies.
+void NbdConnection::settle() {
+  if (state_ == State::kDraining) {
+    const bool sent = !send_.busy && replies_.empty() && greeting_sent_ == greeting_.size() &&
+                      negotiation_.output().empty();
+    if (out_ == 0 && sent) cut();
+  }
+  if (state_ != State::kClosing || receive_.busy || send_.busy) return;
+  state_ = State::kClosed;
+  ::close(fd_);
+  fd_ = -1;
+  for (Command* command : replies_) release(command);
+  replies_.clear();
+  if (current_ != nullptr) release(current_);
+  current_ = nullptr;
+}
+
+}  // namespace tidemark
