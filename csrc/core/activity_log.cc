@@ -81,8 +81,8 @@ bool ActivityLog::nothing_under_way() const {
 }
 
 // Whether a write that is not admitted yet has to stand back for the one that starves.
-bool ActivityLog::refuse(const Extents& extents) {
-  if (!starving_ || *starving_ == extents) return false;
+bool ActivityLog::stands_back(const Extents& extents) {
+  if (!refused_ || !starving_ || *starving_ == extents) return false;
   if (nothing_under_way()) {
     // The starving one would have got in by now: its owner gave it up.
     starving_.reset();
@@ -97,18 +97,21 @@ ActivityLog::Begin ActivityLog::begin(uint32_t first, uint32_t last, bool peer) 
   const Extents extents{first, last};
   Need need = need_of(first, last);
   const bool cold = !need.hot || need.slots > 0;
-  if (!need.admitted && refuse(extents) && (cold || starved_ >= kStarvedAfter)) return Begin::kFull;
+  if (!need.admitted && (cold || starved_ >= kStarvedAfter) && stands_back(extents)) {
+    return Begin::kFull;
+  }
   if (need.slots > spare_slots() && nothing_under_way()) {
     // All is kept for pending writes, but none of them can be waiting for anything: they were given up.
     expire_wanted(UINT64_MAX);
     need = need_of(first, last);
   }
   if (need.slots > spare_slots()) {
-    if (!starving_) {
+    if (!refused_ || !starving_) {
+      if (starving_ != extents) starved_ = 0;
       starving_ = extents;
-      starved_ = 0;
+      refused_ = true;
     }
-    if (*starving_ == extents) ++starved_;
+    if (starving_ == extents) ++starved_;
     return Begin::kFull;
   }
   if (starving_ == extents) starving_.reset();
@@ -126,6 +129,8 @@ ActivityLog::Begin ActivityLog::begin(uint32_t first, uint32_t last, bool peer) 
   }
   return need.hot ? Begin::kHot : Begin::kPending;
 }
+
+void ActivityLog::begin_retries() { refused_ = false; }
 
 void ActivityLog::take(Slot& slot, uint32_t index, bool peer) {
   stop_retiring(slot);

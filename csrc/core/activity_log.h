@@ -12,9 +12,9 @@
 //   of blocks rebuilds the set. Slot i of the table holds one extent number or kExtentNone.
 // - One transaction is in flight at a time; everything that becomes pending meanwhile shares the next.
 // - A pending write has its place: each of its extents is queued, with a slot set aside for it, or is in the table and kept from
-//   eviction. What kFull turns away sets nothing aside. So as long as waiters are tried again in the order in which they came,
-//   every one gets its turn: from the first kFull on no other cold write is let in before that one, and when it was
-//   turned away kStarvedAfter times, no new write at all, so that references run out.
+//   eviction. What kFull turns away sets nothing aside; the first one turned away in a round of retries, the oldest, starves:
+//   no other cold write is let in before it, and when it was turned away kStarvedAfter times, no new write at all, so that
+//   references run out. So everyone gets a turn.
 // - Nothing has to be taken back for a waiter that is never tried again: what was kept for it is let go after two transactions.
 #pragma once
 
@@ -67,6 +67,8 @@ class ActivityLog {
 
   // Begin a write over extents [first, last]. Takes one kLocal reference on each, and one kPeer reference on each if `peer`.
   Begin begin(uint32_t first, uint32_t last, bool peer);
+  // From here on the owner begins all its waiting writes again, in the order in which they came.
+  void begin_retries();
   // One more reference on each of [first, last], for a write that has begun and holds references on them.
   void hold(uint32_t first, uint32_t last, Hold hold);
   void release(uint32_t first, uint32_t last, Hold hold);
@@ -128,7 +130,7 @@ class ActivityLog {
   Need need_of(uint32_t first, uint32_t last) const;
   uint32_t spare_slots() const;
   bool nothing_under_way() const;
-  bool refuse(const Extents& extents);
+  bool stands_back(const Extents& extents);
   void take(Slot& slot, uint32_t index, bool peer);
   void want(Slot& slot, uint32_t index);
   void stop_wanting(Slot& slot, uint32_t index);
@@ -163,7 +165,8 @@ class ActivityLog {
   uint32_t retiring_ = 0;
   uint32_t active_ = 0;
   uint64_t references_ = 0;          // of all slots and both kinds
-  std::optional<Extents> starving_;  // the first write that found no slot
+  std::optional<Extents> starving_;  // the oldest write that found no slot
+  bool refused_ = false;             // whether one found none since begin_retries()
   uint32_t starved_ = 0;             // how often it was turned away
   uint64_t round_ = 0;               // transactions started
   uint64_t now_us_ = 0;

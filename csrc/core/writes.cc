@@ -251,6 +251,7 @@ void VolumeImpl::retry_log() {
   log_full = false;
   std::deque<Write*> waiting;
   waiting.swap(log_wait);
+  log->begin_retries();
   for (Write* write : waiting) enter_log(write);
 }
 
