@@ -182,5 +182,8 @@ export function resolveConfig(exported: unknown, context: ResolveContext): Resol
   });
   if (volumes.length === 0)
     throw new TidemarkError('CONFIG', `${context.path}: node ${node} has no volume`);
-  return { config: { path: context.path, node, volumes }, scripts };
+  return {
+    config: { name: result.data.volumes[0]!.name, path: context.path, node, volumes },
+    scripts,
+  };
 }

@@ -74,6 +74,8 @@ export interface VolumeConfig {
 }
 
 export interface ResolvedConfig {
+  /** The first volume's name, whether or not this node has it: names the daemon's socket together with `node`. */
+  name: string;
   /** The script, absolute. */
   path: string;
   /** This node's name. */

@@ -1,0 +1,208 @@
+/**
+ * Where a daemon's control socket is, and who owns it. A socket is made under a name of its own and moved to its place
+ * when nobody answers there, so that the place always has a socket that listens, or none of a living daemon.
+ */
+
+import {
+  chmodSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { TidemarkError } from '../binding/errors.ts';
+import { SOCKET_PATH_BYTES_MAX } from '../config/limits.ts';
+import type { ResolvedConfig } from '../config/resolved.ts';
+import { ControlClient } from './client.ts';
+
+export const RUN_FOLDER = '/run/tidemark';
+
+/** How long a living daemon may take to say who it is. */
+const PROBE_MS = 3000;
+const LOCK_TRIES = 100;
+const LOCK_PAUSE_MS = 50;
+
+export function runFolder(env: NodeJS.ProcessEnv = process.env): string {
+  return env.TIDEMARK_RUN_DIR || RUN_FOLDER;
+}
+
+/** One daemon serves all volumes of a config for one node, so that its name is made of both. */
+export function daemonName(config: Pick<ResolvedConfig, 'node' | 'name'>): string {
+  return `${config.name}-${config.node}`;
+}
+
+/**
+ * Path of the control socket.
+ * @throws TidemarkError CONTROL_SOCKET when it is longer than the kernel allows.
+ */
+export function socketPath(
+  config: Pick<ResolvedConfig, 'node' | 'name'>,
+  folder = runFolder(),
+): string {
+  const path = join(folder, `${daemonName(config)}.sock`);
+  const bytes = Buffer.byteLength(path);
+  // Room for the suffix of the name under which it is made.
+  const max = SOCKET_PATH_BYTES_MAX - CLAIM_SUFFIX_BYTES;
+  if (bytes > max) {
+    throw new TidemarkError(
+      'CONTROL_SOCKET',
+      `control socket ${path} is too long: ${bytes} bytes (1..${max}); choose a shorter TIDEMARK_RUN_DIR or names`,
+    );
+  }
+  return path;
+}
+
+const CLAIM_SUFFIX_BYTES = '.4194304'.length;
+
+/** Inodes of the sockets that this process made, by path. */
+const owned = new Map<string, number>();
+
+function isCode(error: unknown, code: string): boolean {
+  return (error as NodeJS.ErrnoException).code === code;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return !isCode(error, 'ESRCH');
+  }
+}
+
+function unlinkQuietly(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It is not there: that is what was wanted.
+  }
+}
+
+/** Held only while a socket is moved to its place, so that two daemons that start at once do not both win. */
+async function withLock<T>(path: string, task: () => Promise<T>): Promise<T> {
+  const lock = `${path}.lock`;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      writeFileSync(lock, `${process.pid}\n`, { flag: 'wx', mode: 0o600 });
+      break;
+    } catch (error) {
+      if (!isCode(error, 'EEXIST') || tries > LOCK_TRIES) throw error;
+    }
+    const holder = readLockHolder(lock);
+    if (holder !== null && !isAlive(holder)) unlinkQuietly(lock);
+    else await delay(LOCK_PAUSE_MS);
+  }
+  try {
+    return await task();
+  } finally {
+    unlinkQuietly(lock);
+  }
+}
+
+/** null while it is being written, or gone. */
+function readLockHolder(lock: string): number | null {
+  try {
+    const pid = Number.parseInt(readFileSync(lock, 'utf8'), 10);
+    return Number.isInteger(pid) && pid > 0 ? pid : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Makes the listening socket under a name of its own, mode 0600 from the first moment on. */
+async function listenOn(path: string): Promise<Server> {
+  const server = createServer();
+  const before = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      // A Unix socket is bound before listen() returns: the mask need not outlive this call.
+      server.listen(path, () => resolve());
+      process.umask(before);
+    });
+  } finally {
+    process.umask(before);
+  }
+  chmodSync(path, 0o600);
+  return server;
+}
+
+/** @throws ALREADY_RUNNING if somebody listens there. */
+async function refuseLiving(path: string): Promise<void> {
+  let client: ControlClient;
+  try {
+    client = await ControlClient.connect(path, PROBE_MS);
+  } catch (error) {
+    // Nobody listens on it, or it has gone meanwhile.
+    if (error instanceof TidemarkError && error.code === 'NOT_RUNNING') return;
+    throw error;
+  }
+  let who = 'a process that does not answer';
+  try {
+    const { pid } = await client.call<{ pid: number }>('ping', {}, PROBE_MS);
+    who = `pid ${pid}`;
+  } catch {
+    // It listens, and that is enough.
+  } finally {
+    client.close();
+  }
+  throw new TidemarkError('ALREADY_RUNNING', `already running, ${who} (control socket ${path})`);
+}
+
+/**
+ * Listens on the path.
+ * @throws TidemarkError ALREADY_RUNNING, CONTROL_SOCKET.
+ */
+export async function claimSocket(path: string): Promise<Server> {
+  const own = `${path}.${process.pid}`;
+  let server: Server | null = null;
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    unlinkQuietly(own);
+    server = await listenOn(own);
+    await withLock(path, async () => {
+      try {
+        linkSync(own, path);
+        unlinkSync(own);
+      } catch (error) {
+        if (!isCode(error, 'EEXIST')) throw error;
+        if (!lstatSync(path).isSocket()) {
+          throw new TidemarkError('CONTROL_SOCKET', `${path} exists and is not a socket`);
+        }
+        await refuseLiving(path);
+        renameSync(own, path);
+      }
+    });
+    owned.set(path, lstatSync(path).ino);
+    return server;
+  } catch (cause) {
+    server?.close();
+    unlinkQuietly(own);
+    if (cause instanceof TidemarkError) throw cause;
+    const { code, message, errno, syscall } = cause as NodeJS.ErrnoException;
+    const hint =
+      code === 'EACCES' || code === 'EROFS' ? '; run as root, or set TIDEMARK_RUN_DIR' : '';
+    throw new TidemarkError('CONTROL_SOCKET', `control socket ${path}: ${message}${hint}`, {
+      cause,
+      ...(errno === undefined ? {} : { errno }),
+      ...(syscall === undefined ? {} : { syscall }),
+    });
+  }
+}
+
+/** Removes the socket if it is still the one that this process made. */
+export function releaseSocket(path: string): void {
+  const ino = owned.get(path);
+  owned.delete(path);
+  try {
+    if (ino !== undefined && lstatSync(path).ino === ino) unlinkSync(path);
+  } catch {
+    // Somebody removed it.
+  }
+}

@@ -1,0 +1,357 @@
+/**
+ * One volume of a running daemon: the order in which it is opened, recovered, promoted, demoted and closed. Role
+ * changes run one after another; status never waits for them.
+ *
+ * Recovery (R18), when a ublk device waits for its successor: open with I/O suspended, dial the peers, promote, take
+ * the device over, ask the peers; when nothing speaks against it, I/O goes on. Otherwise it stays suspended, status
+ * says why, and the question is asked again whenever a peer comes or goes.
+ */
+
+import type { Logger } from 'pino';
+import { TidemarkError } from '../binding/errors.ts';
+import type { AttachReport } from '../binding/native.ts';
+import type { VolumeConfig } from '../config/resolved.ts';
+import { Evaluator, type PolicyCaller } from '../policy/evaluator.ts';
+import type { Replication, ReplicationEvent } from '../replication/api.ts';
+import type { DeviceRecord } from './device_record.ts';
+import { ResyncMeter } from './resync_meter.ts';
+import { frontendSpec, volumeSpec } from './specs.ts';
+import { type VolumeJson, volumeJson } from './status.ts';
+
+/** Samples for policies and for the speed of a resync. */
+const SAMPLE_MS = 1000;
+/** A recovery that waits asks again after this time, if no peer event comes before. */
+const RECOVERY_RETRY_MS = 2000;
+
+const PEER_EVENTS = new Set(['peer-up', 'peer-down', 'peer-seen', 'peer-refused', 'link-state']);
+
+export interface VolumeContext {
+  replication: Replication;
+  record: DeviceRecord;
+  callPolicy: PolicyCaller;
+  secret: string | null;
+  log: Logger;
+}
+
+export class ControlledVolume {
+  readonly config: VolumeConfig;
+  private readonly context: VolumeContext;
+  private readonly evaluator: Evaluator;
+  private readonly meter = new ResyncMeter();
+  private sampler: NodeJS.Timeout | null = null;
+  private sampling = false;
+  private turn: Promise<unknown> = Promise.resolve();
+  private attached = false;
+  private recovers = false;
+  /** Number of the device whose I/O recovery has not let go on yet; null: none. */
+  private pendingDevice: number | null = null;
+  private closing = false;
+  private wakeRecovery: (() => void) | null = null;
+  private recoveryLoop: Promise<void> = Promise.resolve();
+  /** Why recovery has not let I/O go on; '' when it has. */
+  private recovery = '';
+
+  constructor(config: VolumeConfig, context: VolumeContext) {
+    this.config = config;
+    this.context = context;
+    this.evaluator = new Evaluator(config, {
+      call: context.callPolicy,
+      apply: (values) => {
+        context.log.debug({ volume: this.name, values }, 'policy changed');
+        context.replication.setPolicy(this.name, values).catch((error: Error) => {
+          context.log.warn({ volume: this.name }, `policy not applied: ${error.message}`);
+        });
+      },
+      report: (message) => context.log.warn({ volume: this.name }, `policy: ${message}`),
+      now: () => performance.now(),
+    });
+  }
+
+  get name(): string {
+    return this.config.name;
+  }
+
+  /** It is attached: it has a status. */
+  get open(): boolean {
+    return this.attached && !this.closing;
+  }
+
+  /** A crash is being recovered from, or was, since this daemon started. */
+  get recovering(): boolean {
+    return this.recovers;
+  }
+
+  /** Number of the device that waits for its successor; null: there is none. */
+  private waitingDevice(): { id: number; noted: boolean } | null {
+    const { frontend } = this.config.local;
+    if (frontend?.kind !== 'ublk') return null;
+    const { record } = this.context;
+    const noted = record.read();
+    const id = frontend.id >= 0 ? frontend.id : noted;
+    if (id === null || !record.deviceExists(id)) return null;
+    return { id, noted: noted === id };
+  }
+
+  /** Opens the volume, starts its links and, after a crash, recovers it. It is secondary afterwards, or recovered. */
+  async start(): Promise<void> {
+    const { replication, log } = this.context;
+    const waiting = this.waitingDevice();
+    const report = await replication.open(
+      volumeSpec(this.config, this.context.secret, waiting !== null),
+    );
+    this.attached = true;
+    this.logAttach(report);
+    await replication.setPolicy(this.name, this.evaluator.values);
+    // Before the first dial, so that a function decides about the first peer too.
+    this.evaluator.peersChanged(await replication.status(this.name));
+    await this.evaluator.settled();
+    this.sampler = setInterval(() => void this.sample(), SAMPLE_MS);
+    this.sampler.unref();
+    // The crash of another volume's daemon leaves devices too: one that is neither noted as ours nor fits a crash of
+    // ours is not touched.
+    if (waiting !== null && (waiting.noted || report.crashedPrimary)) {
+      log.info(
+        { volume: this.name },
+        `taking over /dev/ublkb${waiting.id} from a daemon that died`,
+      );
+      await this.recover(waiting.id);
+      return;
+    }
+    if (waiting !== null) await replication.resume(this.name);
+    await replication.startLinks(this.name);
+  }
+
+  private logAttach(report: AttachReport): void {
+    const { log } = this.context;
+    const about = { volume: this.name };
+    for (const warning of report.warnings) log.warn(about, warning);
+    if (report.crashed) {
+      log.warn(
+        about,
+        `was not stopped cleanly: ${report.replayedExtents} hot extents, ${report.replayedChunks} chunks marked`,
+      );
+    }
+    log.info(about, `attached ${this.config.local.backing}, ${report.volumeBytes} bytes`);
+  }
+
+  private async recover(deviceId: number): Promise<void> {
+    this.recovers = true;
+    this.pendingDevice = deviceId;
+    this.recovery = 'recovering after a crash: asking the peers';
+    await this.context.replication.startLinks(this.name);
+    await this.inTurn(() => this.recoverOnce(false));
+    this.recoveryLoop = this.retryRecovery();
+  }
+
+  private async retryRecovery(): Promise<void> {
+    while (this.pendingDevice !== null && !this.closing) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, RECOVERY_RETRY_MS);
+        this.wakeRecovery = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.wakeRecovery = null;
+      try {
+        await this.inTurn(() => this.recoverOnce(false));
+      } catch (error) {
+        this.setRecovery(`recovery failed: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  private setRecovery(reason: string): void {
+    if (reason !== '' && reason !== this.recovery) {
+      this.context.log.warn({ volume: this.name }, `I/O stays suspended: ${reason}`);
+    }
+    this.recovery = reason;
+  }
+
+  /**
+   * One attempt, in turn; afterwards `recovery` says what speaks against going on, or is ''. Forced, nobody is asked.
+   * @throws what the takeover of the device failed with.
+   */
+  private async recoverOnce(force: boolean): Promise<void> {
+    const { replication, record, log } = this.context;
+    const deviceId = this.pendingDevice;
+    if (deviceId === null || this.closing) return;
+    const { native } = await replication.status(this.name);
+    if (native.role !== 'primary') {
+      try {
+        await replication.promote(this.name, force);
+      } catch (error) {
+        this.setRecovery(`cannot become primary again: ${(error as Error).message}`);
+        return;
+      }
+    }
+    if (native.device === '') {
+      const frontend = frontendSpec(this.name, this.config.local.frontend!, deviceId);
+      record.write(await replication.startFrontend(this.name, frontend));
+    }
+    if (!force) {
+      const reason = await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout);
+      if (this.closing) return;
+      if (reason !== null) {
+        this.setRecovery(reason);
+        return;
+      }
+    }
+    await replication.resume(this.name);
+    this.pendingDevice = null;
+    this.setRecovery('');
+    log.info({ volume: this.name }, `recovered: I/O on /dev/ublkb${deviceId} goes on`);
+  }
+
+  /** Role changes one after another. */
+  private inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.turn.then(task);
+    this.turn = result.catch(() => undefined);
+    return result;
+  }
+
+  /**
+   * Makes this node primary and offers the device. When the device cannot be offered the volume is demoted again.
+   * While recovery keeps I/O suspended, `force` ends that, and without it the reason is the error (SUSPENDED).
+   */
+  promote(force: boolean): Promise<{ device: string | null }> {
+    return this.inTurn(async () => {
+      this.refuseWhileClosing();
+      const { replication, record, log } = this.context;
+      if (this.pendingDevice !== null) await this.recoverOnce(force);
+      if (this.pendingDevice !== null) {
+        const message = `${this.name} stays suspended: ${this.recovery}; --force lets its I/O go on all the same`;
+        throw new TidemarkError('SUSPENDED', message);
+      }
+      const { native } = await replication.status(this.name);
+      const was = native.role;
+      if (was !== 'primary') await replication.promote(this.name, force);
+      const { frontend } = this.config.local;
+      if (frontend === null) return { device: null };
+      if (native.device !== '') return { device: native.device };
+      try {
+        const device = await replication.startFrontend(
+          this.name,
+          frontendSpec(this.name, frontend, null),
+        );
+        record.write(device);
+        log.info({ volume: this.name }, `primary, serving ${device}`);
+        return { device };
+      } catch (error) {
+        if (was !== 'primary') {
+          await replication.demote(this.name).catch((failure: Error) => {
+            log.error({ volume: this.name }, `not demoted again: ${failure.message}`);
+          });
+        }
+        throw error;
+      }
+    });
+  }
+
+  /** Takes the device away (refused while it is in use) and makes this node secondary. */
+  demote(): Promise<void> {
+    return this.inTurn(async () => {
+      this.refuseWhileClosing();
+      await this.stopFrontendNow(false);
+      if (this.pendingDevice !== null) {
+        // The device and what waited on it are gone: there is no I/O left that an answer could be asked for.
+        this.pendingDevice = null;
+        await this.context.replication.resume(this.name);
+        this.setRecovery('');
+      }
+      const { native } = await this.context.replication.status(this.name);
+      if (native.role === 'primary') await this.context.replication.demote(this.name);
+      this.context.log.info({ volume: this.name }, 'secondary');
+    });
+  }
+
+  private refuseWhileClosing(): void {
+    if (this.closing) throw new TidemarkError('STOPPING', `${this.name}: the daemon is stopping`);
+  }
+
+  private async stopFrontendNow(force: boolean): Promise<boolean> {
+    if (!this.attached) return false;
+    const { replication, record } = this.context;
+    const { native } = await replication.status(this.name);
+    if (native.device === '') return false;
+    await replication.stopFrontend(this.name, force);
+    record.remove();
+    return true;
+  }
+
+  /**
+   * Resolves with whether there was a device.
+   * @throws IN_USE while it is mounted or open, unless forced.
+   */
+  stopFrontend(force: boolean): Promise<boolean> {
+    return this.inTurn(() => this.stopFrontendNow(force));
+  }
+
+  async status(): Promise<VolumeJson> {
+    const status = await this.context.replication.status(this.name);
+    this.meter.learn(status.native);
+    return volumeJson({
+      config: this.config,
+      status,
+      values: this.evaluator.values,
+      failures: this.evaluator.failures,
+      meter: this.meter,
+      recovery: this.recovery,
+    });
+  }
+
+  /** The peer with the given name, or the only one. */
+  peerName(name: string | undefined): string {
+    const names = this.config.peers.map((peer) => peer.name);
+    if (name === undefined) {
+      if (names.length === 1) return names[0]!;
+      const message =
+        names.length === 0
+          ? `${this.name} has no peers`
+          : `${this.name} has several peers: name one of ${names.join(', ')}`;
+      throw new TidemarkError('NO_PEER', message);
+    }
+    if (names.includes(name)) return name;
+    throw new TidemarkError(
+      'NO_PEER',
+      `${this.name}: '${name}' is not a peer (${names.join(', ')})`,
+    );
+  }
+
+  /** An event of this volume, told by replication. */
+  onEvent(event: ReplicationEvent): void {
+    if (this.closing) return;
+    if (!PEER_EVENTS.has(event.kind)) return;
+    this.wakeRecovery?.();
+    if (!this.evaluator.active) return;
+    this.context.replication.status(this.name).then(
+      (status) => this.evaluator.peersChanged(status),
+      () => undefined,
+    );
+  }
+
+  private async sample(): Promise<void> {
+    if (this.sampling) return;
+    this.sampling = true;
+    try {
+      const status = await this.context.replication.status(this.name);
+      this.meter.learn(status.native);
+      if (this.evaluator.active) this.evaluator.sample(status);
+    } catch {
+      // Only while it is being closed, or after the worker died, which the daemon hears itself.
+    } finally {
+      this.sampling = false;
+    }
+  }
+
+  /** Clean stop, without the frontend: that was stopped before. */
+  async close(): Promise<void> {
+    this.closing = true;
+    this.wakeRecovery?.();
+    this.evaluator.stop();
+    if (this.sampler) clearInterval(this.sampler);
+    await this.recoveryLoop;
+    if (!this.attached) return;
+    await this.inTurn(() => this.context.replication.close(this.name));
+  }
+}

@@ -1,0 +1,70 @@
+/** Waiting for a volume to reach a state, from outside the daemon. */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { TidemarkError } from '../binding/errors.ts';
+import { isLinked } from '../policy/peer_view.ts';
+import type { ControlClient } from './client.ts';
+import type { StatusJson, VolumeJson } from './status.ts';
+
+export const WAIT_GOALS = ['connected', 'synced', 'uptodate'] as const;
+export type WaitGoal = (typeof WAIT_GOALS)[number];
+
+/** Events come at once; between them the state is looked at so often. */
+const POLL_MS = 200;
+
+/** The meaning of each goal, for the help text. */
+export const WAIT_MEANINGS: Record<WaitGoal, string> = {
+  connected: 'the link to a peer is up, with or without a resync',
+  synced: 'the link to a peer is up and no resync is left to do',
+  uptodate: "this node's disk is UpToDate",
+};
+
+export function reached(volume: VolumeJson, goal: WaitGoal): boolean {
+  if (goal === 'uptodate') return volume.disk === 'UpToDate';
+  if (goal === 'connected') return volume.peers.some((peer) => isLinked(peer.connection));
+  return volume.peers.some((peer) => peer.connection === 'Connected' && peer.resync === null);
+}
+
+function describe(volume: VolumeJson): string {
+  const peers = volume.peers.map((peer) => {
+    const reason = peer.reason === '' ? '' : ` (${peer.reason})`;
+    return `${peer.name} ${peer.connection}${reason}`;
+  });
+  return `${volume.name} is ${volume.disk}, ${peers.join(', ') || 'no peers'}`;
+}
+
+/**
+ * Resolves when every volume of the status has reached the goal.
+ * @param volume only this one; without it, all of the daemon.
+ * @param timeoutMs null: for ever.
+ * @throws TidemarkError WAIT_TIMEOUT with the state at the end.
+ */
+export async function waitForGoal(
+  client: ControlClient,
+  goal: WaitGoal,
+  volume: string | undefined,
+  timeoutMs: number | null,
+): Promise<void> {
+  const deadline = timeoutMs === null ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+  let wake: () => void = () => undefined;
+  await client.subscribe(() => wake());
+  for (;;) {
+    const woken = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const params = volume === undefined ? {} : { volume };
+    const { volumes } = await client.call<StatusJson>('status', params);
+    const missing = volumes.filter((entry) => !reached(entry, goal));
+    if (volumes.length > 0 && missing.length === 0) return;
+    const leftMs = deadline - performance.now();
+    if (leftMs <= 0) {
+      const state = missing.map(describe).join('; ') || 'no volume is open';
+      throw new TidemarkError('WAIT_TIMEOUT', `not ${goal} within ${timeoutMs} ms: ${state}`);
+    }
+    const ended = new AbortController();
+    const { signal } = ended;
+    const pause = delay(Math.min(POLL_MS, leftMs), undefined, { signal }).catch(() => undefined);
+    await Promise.race([woken, pause]);
+    ended.abort();
+  }
+}
