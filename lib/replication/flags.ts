@@ -15,6 +15,8 @@ export const SLOT_ALL_DIRTY = 1 << 1;
 export const SLOT_PEER_OUTDATED = 1 << 2;
 export const SLOT_FULL_SYNC = 1 << 3;
 export const SLOT_PEER_PRIMARY = 1 << 4;
+/** The source offered its generation, and does not know whether the target took it over (R7). */
+export const SLOT_SYNC_ENDING = 1 << 5;
 
 /** Generations: none, and what `tidemark create` writes. */
 export const GENERATION_NONE = '0000000000000000';

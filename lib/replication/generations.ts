@@ -109,12 +109,14 @@ const isSourceOfBits: Test = (mine, peer) => {
 // Rules 50, 51, 60: my generation lies in the peer's past.
 const currentIsPeersBitmap: Test = (mine, peer) =>
   !isNone(mine.current) && mine.current === peer.bitmap;
-// The peer had begun a full resync of this copy, moved what it shared with it to the history, and this copy never heard of it.
+// The peer had begun a full resync of this copy, moved what it shared with it to the history, and this copy never heard of it. Its map
+// is still whole, so that 'by map' leaves nothing out.
 const startOfSyncLost: Test = (mine, peer) =>
   !isNone(mine.current) &&
   mine.current === peer.history[0] &&
   !isNone(peer.bitmap) &&
-  isFullSync(peer);
+  isFullSync(peer) &&
+  peer.dirtyChunks * peer.chunkBytes >= peer.volumeBytes;
 const currentInPeersHistory: Test = (mine, peer) => isInHistory(mine.current, peer);
 const isBehind: Test = (mine, peer) =>
   currentIsPeersBitmap(mine, peer) ||

@@ -40,8 +40,8 @@ export interface HandshakeOptions {
   /** The peer's configured name. */
   peer: string;
   secret: string | null;
-  /** Both ends of the connection are loopback addresses. */
-  loopback: boolean;
+  /** Both ends of the connection are loopback addresses; asked once it is there. */
+  isLoopback(): boolean;
   protocol: Protocol;
   /** 64 hex digits, random. */
   nonce: string;
@@ -262,6 +262,11 @@ export class Handshake {
     });
   }
 
+  /** The other side proved itself, or at least is where this node dialled. */
+  #isTrusted(): boolean {
+    return this.#options.end === 'dialer' || (this.#phase !== 'hello' && this.#phase !== 'proof');
+  }
+
   #sendHello(): void {
     const { volume, node, peer, nodeId, nonce, secret } = this.#options;
     this.#send({
@@ -290,7 +295,7 @@ export class Handshake {
         code: message.code,
         reason: message.reason,
         byPeer: true,
-        peerRole: message.role ?? this.peerRole,
+        peerRole: (this.#isTrusted() ? message.role : null) ?? this.peerRole,
         decision: this.#decision,
       });
       return;
@@ -310,7 +315,7 @@ export class Handshake {
   }
 
   #onHello(hello: HelloMessage): void {
-    const { volume, node, nodeId, peer, nonce, secret, loopback, end } = this.#options;
+    const { volume, node, nodeId, peer, nonce, secret, isLoopback, end } = this.#options;
     const version = Math.min(hello.versionMax, VERSION_MAX);
     if (version < Math.max(hello.versionMin, VERSION_MIN)) {
       const theirs = `${hello.versionMin}..${hello.versionMax}`;
@@ -330,7 +335,7 @@ export class Handshake {
     } else if ((hello.auth === 'none') !== (secret === null)) {
       const [has, lacks] = secret === null ? [hello.node, node] : [node, hello.node];
       this.#refuse('AUTH', `'${has}' has a secret configured, '${lacks}' has none`);
-    } else if (secret === null && !loopback) {
+    } else if (secret === null && !isLoopback()) {
       this.#refuse(
         'AUTH',
         'a connection between machines needs a shared secret: set one on both nodes',

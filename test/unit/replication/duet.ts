@@ -63,7 +63,7 @@ export function player(
       peer: dials ? 'beta' : 'alpha',
       nodeId: dials ? ID_A : ID_B,
       secret: 'a shared secret',
-      loopback: false,
+      isLoopback: () => false,
       protocol: 'C',
       nonce: (dials ? '1' : '2').repeat(64),
       syncGeneration: (dials ? '5' : '6').repeat(16),

@@ -265,8 +265,21 @@ const CASES: Case[] = [
     name: 'the start of a full resync was lost',
     rule: 51,
     mirror: 71,
-    peer: { current: C2, bitmap: S, history: past(C1), slotFlags: SLOT_FULL_SYNC },
+    peer: {
+      current: C2,
+      bitmap: S,
+      history: past(C1),
+      slotFlags: SLOT_FULL_SYNC,
+      dirtyChunks: 256,
+    },
     expect: TARGET,
+  },
+  {
+    name: 'a full resync that had begun, and a copy older than it',
+    rule: 60,
+    mirror: 80,
+    peer: { current: C2, bitmap: S, history: past(C1), slotFlags: SLOT_FULL_SYNC, dirtyChunks: 9 },
+    expect: TARGET_FULL,
   },
   {
     name: 'long behind',

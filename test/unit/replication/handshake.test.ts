@@ -113,19 +113,19 @@ test('a HELLO that sends the own nonce back', () => {
 });
 
 test('only one side has a secret', () => {
-  const [a, b] = [player('dialer', { secret: null, loopback: true }), player('listener')];
+  const [a, b] = [player('dialer', { secret: null, isLoopback: () => true }), player('listener')];
   play(a, b);
   bothRefused(a, b, 'AUTH', /'beta' has a secret configured, 'alpha' has none/);
 });
 
 test('no secret: over loopback yes, from another machine no', () => {
-  const local = { secret: null, loopback: true };
+  const local = { secret: null, isLoopback: () => true };
   const [a, b] = [player('dialer', local), player('listener', local)];
   play(a, b);
   assert.ok(a.started && b.started);
   const [c, d] = [
-    player('dialer', { secret: null, loopback: false }),
-    player('listener', { secret: null, loopback: false }),
+    player('dialer', { secret: null, isLoopback: () => false }),
+    player('listener', { secret: null, isLoopback: () => false }),
   ];
   play(c, d);
   bothRefused(c, d, 'AUTH', /secret/);
@@ -335,8 +335,10 @@ test('a broken connection and a deadline end it', () => {
 });
 
 test('a listener greets only after the volume agreed, when no secret is set', () => {
-  const listener = new Handshake(player('listener', { secret: null, loopback: true }).options);
-  const dialer = new Handshake(player('dialer', { secret: null, loopback: true }).options);
+  const listener = new Handshake(
+    player('listener', { secret: null, isLoopback: () => true }).options,
+  );
+  const dialer = new Handshake(player('dialer', { secret: null, isLoopback: () => true }).options);
   const hello = dialer.start()[0]!;
   const actions = listener.accept((hello as { message: HelloMessage }).message);
   assert.equal(

@@ -1,0 +1,210 @@
+/**
+ * One TCP connection: handshake messages first, then the link's bytes between the socket and the native volume, in batches.
+ *
+ *   messages  bytes are cut into handshake frames; each goes to the handler
+ *   held      the peer's last message came: what follows belongs to the link; the socket is paused, what came is kept
+ *   link      received bytes go to feed(), the send ring goes to socket.write()
+ *   ended     nothing any more
+ *
+ * Memory of the send ring is handed to the socket as it is: one write at a time is under way, and the ring is told that the
+ * bytes are consumed when the socket is done with them. So the ring must not be reset before `closed` resolves.
+ */
+import { connect, type Socket } from 'node:net';
+import type { NativeAddon, NativeVolume } from '../binding/native.ts';
+import { type HandshakeMessage, MESSAGE_BYTES_MAX } from './messages.ts';
+
+export type Codec = Pick<NativeAddon, 'encodeHandshake' | 'parseHandshake'>;
+export type LinkBytes = Pick<NativeVolume, 'feed' | 'outgoing' | 'consumed'>;
+
+export interface ConnectionHandler {
+  opened(): void;
+  message(json: string): void;
+  /** Bytes that are no handshake. */
+  garbage(reason: string): void;
+  closed(reason: string): void;
+}
+
+/** A frame's header and more than that. */
+const FRAME_OVERHEAD_BYTES = 4096;
+/** Sockets that dial read into one buffer of this size, which costs less than a buffer for each read. */
+const READ_BUFFER_BYTES = 256 * 1024;
+/** Bytes of one write: small enough that the ring's room comes back while the rest is being sent. */
+const WRITE_BYTES_MAX = 1 << 20;
+/** How long a last message may take to leave. */
+const FINISH_MS = 1_000;
+
+export class Connection {
+  readonly #codec: Codec;
+  readonly #socket: Socket;
+  readonly incoming: boolean;
+  /** The socket is gone, and with it every use of the send ring's memory. */
+  readonly closed: Promise<void>;
+  handler: ConnectionHandler | null = null;
+  #mode: 'messages' | 'held' | 'link' | 'ended' = 'messages';
+  #unread: Buffer = Buffer.alloc(0);
+  #link: LinkBytes | null = null;
+  #writing = false;
+  #reason = '';
+
+  private constructor(socket: Socket, codec: Codec, incoming: boolean) {
+    this.#socket = socket;
+    this.#codec = codec;
+    this.incoming = incoming;
+    socket.setNoDelay(true);
+    socket.on('error', (error) => {
+      this.#reason ||= error.message;
+    });
+    socket.on('end', () => {
+      this.#reason ||= 'the peer closed the connection';
+    });
+    this.closed = new Promise((resolve) => {
+      socket.on('close', () => {
+        this.#mode = 'ended';
+        resolve();
+        this.handler?.closed(this.#reason || 'the connection was closed');
+      });
+    });
+  }
+
+  static dial(address: { host: string; port: number }, codec: Codec): Connection {
+    const buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+    let connection: Connection | null = null;
+    const socket = connect({
+      ...address,
+      onread: {
+        buffer,
+        // The buffer is used again after the callback, so that what is kept is copied.
+        callback: (bytes) => connection?.receive(buffer.subarray(0, bytes), true) ?? true,
+      },
+    });
+    connection = new Connection(socket, codec, false);
+    socket.on('connect', () => connection.handler?.opened());
+    return connection;
+  }
+
+  static accepted(socket: Socket, codec: Codec): Connection {
+    const connection = new Connection(socket, codec, true);
+    // Accepted sockets do not know `onread`.
+    socket.on('data', (bytes: Buffer) => {
+      if (!connection.receive(bytes, false)) socket.pause();
+    });
+    return connection;
+  }
+
+  get localAddress(): string | undefined {
+    return this.#socket.localAddress;
+  }
+
+  get remoteAddress(): string | undefined {
+    return this.#socket.remoteAddress;
+  }
+
+  send(message: HandshakeMessage): void {
+    if (this.#mode === 'ended' || !this.#socket.writable) return;
+    this.#socket.write(this.#codec.encodeHandshake(JSON.stringify(message)));
+  }
+
+  /** No more messages: what comes now is kept for the link. */
+  hold(): void {
+    if (this.#mode !== 'messages') return;
+    this.#mode = 'held';
+    this.#socket.pause();
+  }
+
+  /** From here on bytes go between the socket and the native volume. */
+  attach(link: LinkBytes): void {
+    if (this.#mode !== 'held') return;
+    this.#mode = 'link';
+    this.#link = link;
+    this.drainReceived();
+    this.drainOutgoing();
+  }
+
+  /** The native volume has room again. */
+  drainReceived(): void {
+    if (this.#mode !== 'link') return;
+    if (this.#unread.length > 0) {
+      this.#unread = this.#unread.subarray(this.#link!.feed(this.#unread));
+      if (this.#unread.length > 0) return;
+      this.#unread = Buffer.alloc(0);
+    }
+    this.#socket.resume();
+  }
+
+  /** The send ring is not empty. */
+  drainOutgoing(): void {
+    if (this.#mode !== 'link' || this.#writing) return;
+    const bytes = this.#link!.outgoing().subarray(0, WRITE_BYTES_MAX);
+    if (bytes.length === 0) return;
+    this.#writing = true;
+    this.#socket.write(bytes, (error) => {
+      this.#writing = false;
+      if (error || this.#mode !== 'link') return;
+      this.#link!.consumed(bytes.length);
+      this.drainOutgoing();
+    });
+  }
+
+  /** Ends after what was sent has left. */
+  finish(): void {
+    if (this.#mode === 'ended') return;
+    this.#mode = 'ended';
+    this.#socket.destroySoon();
+    const timer = setTimeout(() => this.#socket.destroy(), FINISH_MS);
+    this.#socket.once('close', () => clearTimeout(timer));
+    // What still comes is thrown away; without reading, the end of the peer is not seen.
+    this.#socket.resume();
+  }
+
+  /** Ends at once. */
+  destroy(): void {
+    this.#mode = 'ended';
+    this.#socket.destroy();
+  }
+
+  /** Returns false to pause the socket. */
+  receive(bytes: Buffer, reused: boolean): boolean {
+    if (this.#mode === 'ended') return true;
+    if (this.#mode === 'link') return this.#receiveLink(bytes, reused);
+    const all = this.#unread.length === 0 ? bytes : Buffer.concat([this.#unread, bytes]);
+    this.#unread = this.#mode === 'messages' ? this.#cutMessages(all) : all;
+    if (reused && this.#unread.buffer === bytes.buffer) this.#unread = Buffer.from(this.#unread);
+    return this.#mode !== 'held';
+  }
+
+  #receiveLink(bytes: Buffer, reused: boolean): boolean {
+    // Paused, but some more had been read already.
+    if (this.#unread.length > 0) {
+      this.#unread = Buffer.concat([this.#unread, bytes]);
+      return false;
+    }
+    const fed = this.#link!.feed(bytes);
+    if (fed === bytes.length) return true;
+    const rest = bytes.subarray(fed);
+    this.#unread = reused ? Buffer.from(rest) : rest;
+    return false;
+  }
+
+  /** Hands whole messages over, returns what is left. */
+  #cutMessages(all: Buffer): Buffer {
+    let rest = all;
+    // The handler may have changed the mode: after hold() the bytes are the link's.
+    while (this.#mode === 'messages' && rest.length > 0) {
+      let frame: ReturnType<Codec['parseHandshake']>;
+      try {
+        frame = this.#codec.parseHandshake(rest);
+      } catch (error) {
+        this.handler?.garbage((error as Error).message);
+        return Buffer.alloc(0);
+      }
+      if (frame === null) {
+        if (rest.length <= MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES) return rest;
+        this.handler?.garbage(`a handshake message of more than ${MESSAGE_BYTES_MAX} bytes`);
+        return Buffer.alloc(0);
+      }
+      rest = rest.subarray(frame.bytes);
+      this.handler?.message(frame.json);
+    }
+    return this.#mode === 'ended' ? Buffer.alloc(0) : rest;
+  }
+}

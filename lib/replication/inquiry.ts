@@ -1,0 +1,39 @@
+/** R18: what the peers say before a node that recovers lets its queued I/O go on. */
+import type { Role } from '../binding/native.ts';
+import type { Decision } from './generations.ts';
+
+function objectionOf(peer: string, decision: Decision | null, role: Role | null): string | null {
+  if (role === 'primary') return `the peer '${peer}' is primary`;
+  if (decision?.kind === 'splitBrain') return `split brain with '${peer}': ${decision.reason}`;
+  if (decision?.side === 'target') return `the copy of '${peer}' is newer: ${decision.reason}`;
+  return null;
+}
+
+export class Inquiry {
+  /** What speaks against going on, by peer; null: nothing. */
+  readonly #objections = new Map<string, string | null>();
+
+  /** What was heard earlier does not count, but for the peer that is linked. */
+  begin(linked: string | null): void {
+    for (const peer of this.#objections.keys()) {
+      if (peer !== linked) this.#objections.delete(peer);
+    }
+  }
+
+  heard(peer: string, decision: Decision | null, role: Role | null): void {
+    const objection = objectionOf(peer, decision, role);
+    // A peer that refused before anything was decided has said nothing, unless that it is primary.
+    if (decision !== null || objection !== null) this.#objections.set(peer, objection);
+  }
+
+  /** Undefined: not every one of these peers was heard yet. */
+  answer(peers: readonly string[]): string | null | undefined {
+    let all = true;
+    for (const peer of peers) {
+      const objection = this.#objections.get(peer);
+      if (objection) return objection;
+      all = all && objection === null;
+    }
+    return all ? null : undefined;
+  }
+}

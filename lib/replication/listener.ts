@@ -1,0 +1,159 @@
+/**
+ * Listening sockets, shared by all volumes of the process: one socket serves every volume whose config names its
+ * address, and the first message of a connection (HELLO) says which volume it is for.
+ *
+ * Whoever connects can cost a socket and 10 s, and no more: the number of connections that did not yet prove themselves
+ * is bounded, and so is what each of them may send.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Clock } from './clock.ts';
+import { type Codec, Connection } from './connection.ts';
+import { type HelloMessage, parseMessage, type RefusalCode } from './messages.ts';
+import { HANDSHAKE_MS } from './session.ts';
+
+/** Connections of one listening socket that did not yet prove themselves. */
+export const HALF_OPEN_MAX = 64;
+/** How long after a failure to listen it is tried again. */
+export const LISTEN_RETRY_MS = 1_000;
+
+export interface ListenAddress {
+  host: string;
+  port: number;
+}
+
+/** A volume that takes connections. */
+export interface Acceptor {
+  readonly name: string;
+  /** `settled` is to be called when the connection proved itself or ended. */
+  accept(connection: Connection, hello: HelloMessage, settled: () => void): void;
+  /** The socket cannot listen (text), or now can (null). */
+  listening(error: string | null): void;
+}
+
+interface Door {
+  address: ListenAddress;
+  acceptors: Map<string, Acceptor>;
+  server: Server | null;
+  cancelRetry: () => void;
+  halfOpen: Set<Connection>;
+  /** Why it does not listen. */
+  error: string | null;
+}
+
+const doorKey = (address: ListenAddress) => `${address.host}\n${address.port}`;
+
+function explain(address: ListenAddress, error: NodeJS.ErrnoException): string {
+  const where = `${address.host}:${address.port}`;
+  if (error.code === 'EADDRINUSE') {
+    return `cannot listen on ${where}: another program uses this address (EADDRINUSE)`;
+  }
+  if (error.code === 'EADDRNOTAVAIL') {
+    return `cannot listen on ${where}: this machine does not have this address (EADDRNOTAVAIL)`;
+  }
+  return `cannot listen on ${where}: ${error.message}`;
+}
+
+export class Listeners {
+  readonly #codec: Codec;
+  readonly #clock: Clock;
+  readonly #doors = new Map<string, Door>();
+
+  constructor(codec: Codec, clock: Clock) {
+    this.#codec = codec;
+    this.#clock = clock;
+  }
+
+  /** Resolves when the first attempt to listen has succeeded or failed; a failed one is tried again. */
+  add(address: ListenAddress, acceptor: Acceptor): Promise<void> {
+    const key = doorKey(address);
+    const known = this.#doors.get(key);
+    if (known) {
+      known.acceptors.set(acceptor.name, acceptor);
+      acceptor.listening(known.error);
+      return Promise.resolve();
+    }
+    const door: Door = {
+      address,
+      acceptors: new Map([[acceptor.name, acceptor]]),
+      server: null,
+      cancelRetry: () => {},
+      halfOpen: new Set(),
+      error: null,
+    };
+    this.#doors.set(key, door);
+    return this.#listen(door);
+  }
+
+  /** Resolves when the socket is closed, if this was its last volume. */
+  async remove(address: ListenAddress, acceptor: Acceptor): Promise<void> {
+    const key = doorKey(address);
+    const door = this.#doors.get(key);
+    if (!door || door.acceptors.get(acceptor.name) !== acceptor) return;
+    door.acceptors.delete(acceptor.name);
+    if (door.acceptors.size > 0) return;
+    this.#doors.delete(key);
+    door.cancelRetry();
+    for (const connection of door.halfOpen) connection.destroy();
+    const { server } = door;
+    if (server?.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+
+  #listen(door: Door): Promise<void> {
+    return new Promise((resolve) => {
+      const server = createServer({ noDelay: true }, (socket) => this.#connected(door, socket));
+      door.server = server;
+      const tell = (error: string | null) => {
+        const changed = door.error !== error;
+        door.error = error;
+        if (changed) for (const acceptor of door.acceptors.values()) acceptor.listening(error);
+        resolve();
+      };
+      server.on('error', (error) => {
+        tell(explain(door.address, error));
+        server.close();
+        if (this.#doors.get(doorKey(door.address)) !== door) return;
+        door.cancelRetry = this.#clock.after(LISTEN_RETRY_MS, () => void this.#listen(door));
+      });
+      server.listen({ host: door.address.host, port: door.address.port }, () => {
+        tell(null);
+        // Removed while the name was looked up.
+        if (this.#doors.get(doorKey(door.address)) !== door) server.close();
+      });
+    });
+  }
+
+  #connected(door: Door, socket: Socket): void {
+    if (door.halfOpen.size >= HALF_OPEN_MAX) {
+      socket.destroy();
+      return;
+    }
+    const connection = Connection.accepted(socket, this.#codec);
+    door.halfOpen.add(connection);
+    const cancelTimer = this.#clock.after(HANDSHAKE_MS, () => connection.destroy());
+    const settled = () => {
+      cancelTimer();
+      door.halfOpen.delete(connection);
+    };
+    void connection.closed.then(settled);
+    const refuse = (code: RefusalCode, reason: string) => {
+      connection.send({ type: 'refused', code, reason });
+      connection.finish();
+    };
+    connection.handler = {
+      opened: () => {},
+      closed: () => {},
+      garbage: () => connection.destroy(),
+      message: (json) => {
+        try {
+          const message = parseMessage(json);
+          if (message.type !== 'hello') throw new Error(`'${message.type}' came before 'hello'`);
+          const acceptor = door.acceptors.get(message.volume);
+          if (acceptor) acceptor.accept(connection, message, settled);
+          else refuse('VOLUME', `there is no volume '${message.volume}' at this address`);
+        } catch (error) {
+          refuse('PROTOCOL', (error as Error).message);
+        }
+      },
+    };
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * Which identity belongs to which configured peer. A slot of the metadata belongs to an identity (R8); the config knows
+ * names. The first meeting binds the two, and the slot's name keeps it over restarts.
+ */
+import type { NativeStatus } from '../binding/native.ts';
+
+type Slots = NativeStatus['peers'];
+
+/** What the slot keeps of a name (csrc/core/superblock.h). */
+const SLOT_NAME_BYTES = 31;
+
+export class PeerBook {
+  readonly #names: readonly string[];
+  readonly #slots: () => Slots;
+  /** Met since this process started. */
+  readonly #met = new Map<string, string>();
+
+  constructor(names: readonly string[], slots: () => Slots) {
+    this.#names = names;
+    this.#slots = slots;
+  }
+
+  met(name: string, nodeId: string): void {
+    this.#met.set(name, nodeId);
+  }
+
+  /** '' and -1 while never met. */
+  find(name: string): { nodeId: string; slot: number } {
+    const slots = this.#slots();
+    const met = this.#met.get(name);
+    const slot = slots.find((each) =>
+      met === undefined ? each.name === cutName(name) : each.nodeId === met,
+    );
+    return { nodeId: slot?.nodeId ?? met ?? '', slot: slot?.slot ?? -1 };
+  }
+
+  /** Why this identity cannot be the peer of this name; null: it can. */
+  objection(name: string, nodeId: string): string | null {
+    const slots = this.#slots();
+    const bound = slots.find((each) => each.name === cutName(name));
+    if (bound && bound.nodeId !== nodeId) {
+      return (
+        `'${name}' had identity ${bound.nodeId} before and has ${nodeId} now: its metadata was made anew, ` +
+        'or another node uses its name'
+      );
+    }
+    const other = slots.find((each) => each.nodeId === nodeId)?.name;
+    const rival = this.#names.find((each) => each !== name && cutName(each) === other);
+    if (rival !== undefined) {
+      return `'${name}' has the identity ${nodeId}, which belongs to the peer '${rival}'`;
+    }
+    return null;
+  }
+}
+
+/** Cut as the metadata cuts it: by bytes. */
+function cutName(name: string): string {
+  const bytes = Buffer.from(name);
+  return bytes.length <= SLOT_NAME_BYTES ? name : bytes.toString('utf8', 0, SLOT_NAME_BYTES);
+}
