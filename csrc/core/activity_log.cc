@@ -10,7 +10,8 @@ ActivityLog::ActivityLog(uint32_t extents, uint64_t extent_count, uint64_t next_
     : slots_(extents), extent_count_(extent_count), next_number_(next_number) {
   assert(extents >= kExtentsMin && extents <= kExtentsMax);
   assert(extent_count > 0 && extent_count <= kExtentNone);
-  // Extents in the table and queued ones, at most twice the slots, in a table that is never more than half full.
+  // Extents in the table and queued ones, at most twice the slots, in a table that is never more
+  // than half full.
   places_.resize(std::bit_ceil(size_t{extents} * 4));
   place_shift_ = 32u - static_cast<uint32_t>(std::countr_zero(places_.size()));
   empty_.reserve(extents);
@@ -101,7 +102,8 @@ ActivityLog::Begin ActivityLog::begin(uint32_t first, uint32_t last, bool peer) 
     return Begin::kFull;
   }
   if (need.slots > spare_slots() && nothing_under_way()) {
-    // All is kept for pending writes, but none of them can be waiting for anything: they were given up.
+    // All is kept for pending writes, but none of them can be waiting for anything: they were given
+    // up.
     expire_wanted(UINT64_MAX);
     need = need_of(first, last);
   }
@@ -205,7 +207,8 @@ void ActivityLog::release(uint32_t first, uint32_t last, Hold hold) {
 
 uint32_t ActivityLog::retire_idle(uint64_t before_us, uint32_t max) {
   uint32_t marked = 0;
-  for (uint32_t index = idle_.front; index != kNoIndex && marked < max; index = slots_[index].next) {
+  for (uint32_t index = idle_.front; index != kNoIndex && marked < max;
+       index = slots_[index].next) {
     Slot& slot = slots_[index];
     if (slot.retiring || slot.used_us >= before_us) continue;
     slot.retiring = true;
@@ -227,7 +230,8 @@ const LogTransaction& ActivityLog::start_transaction() {
   assert(transaction_wanted());
   in_flight_ = true;
   ++round_;
-  // A waiter that is tried again after each transaction renews what it wants once a round. Two rounds without it: given up.
+  // A waiter that is tried again after each transaction renews what it wants once a round. Two
+  // rounds without it: given up.
   if (round_ > 2) expire_wanted(round_ - 2);
   transaction_.number = next_number_++;
   transaction_.updates.clear();
@@ -288,7 +292,8 @@ void ActivityLog::remove_retiring() {
   }
 }
 
-// Block n carries part n modulo the number of parts, so that any run of blocks as long as that carries the whole table.
+// Block n carries part n modulo the number of parts, so that any run of blocks as long as that
+// carries the whole table.
 void ActivityLog::fill_context() {
   const uint32_t parts = (capacity() + kLogContext - 1) / kLogContext;
   transaction_.context_start = static_cast<uint32_t>(transaction_.number % parts) * kLogContext;

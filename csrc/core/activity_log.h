@@ -1,21 +1,29 @@
-// The activity log in RAM: which extents are hot (may have writes in flight), and which changes to that set wait for the disk.
+// The activity log in RAM: which extents are hot (may have writes in flight), and which changes to
+// that set wait for the disk.
 //
-// Pure data structure: no I/O. The volume asks it to begin writes, takes a Transaction from it, writes what R2 demands
-// (backing flush and map blocks of evicted extents, then the log block), and says when that is durable.
+// Pure data structure: no I/O. The volume asks it to begin writes, takes a LogTransaction from it,
+// writes what R2 demands (backing flush and map blocks of evicted extents, then the log block), and
+// says when that is durable.
 //
 // Invariants
-// - A write is `begun` only when every one of its extents is active on durable storage (R1), and takes all of them or none.
-// - An extent with references is never evicted. A reference is held by a begun write until its local I/O has ended
-//   (Hold::kLocal) and, apart from that, until it is durable at the linked peer or its chunks are marked (Hold::kPeer) (R3).
+// - A write is `begun` only when every one of its extents is active on durable storage (R1), and
+//   takes all of them or none.
+// - An extent with references is never evicted. A reference is held by a begun write until its
+//   local I/O has ended (Hold::kLocal) and, apart from that, until it is durable at the linked peer
+//   or its chunks are marked (Hold::kPeer) (R3).
 // - Eviction picks the least recently used extent without references.
-// - Each transaction block carries up to kLogUpdates changes and a rotating part of the whole slot table (context), so that any complete ring
-//   of blocks rebuilds the set. Slot i of the table holds one extent number or kExtentNone.
-// - One transaction is in flight at a time; everything that becomes pending meanwhile shares the next.
-// - A pending write has its place: each of its extents is queued, with a slot set aside for it, or is in the table and kept from
-//   eviction. What kFull turns away sets nothing aside; the first one turned away in a round of retries, the oldest, starves:
-//   no other cold write is let in before it, and when it was turned away kStarvedAfter times, no new write at all, so that
-//   references run out. So everyone gets a turn.
-// - Nothing has to be taken back for a waiter that is never tried again: what was kept for it is let go after two transactions.
+// - Each transaction block carries up to kLogUpdates changes and a rotating part of the whole slot
+//   table (context), so that any complete ring of blocks rebuilds the set. Slot i of the table
+//   holds one extent number or kExtentNone.
+// - One transaction is in flight at a time; everything that becomes pending meanwhile shares the
+//   next.
+// - A pending write has its place: each of its extents is queued, with a slot set aside for it, or
+//   is in the table and kept from eviction. What kFull turns away sets nothing aside; the first one
+//   turned away in a round of retries, the oldest, starves: no other cold write is let in before
+//   it, and when it was turned away kStarvedAfter times, no new write at all, so that references
+//   run out. So everyone gets a turn.
+// - Nothing has to be taken back for a waiter that is never tried again: what was kept for it is
+//   let go after two transactions.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +37,8 @@
 namespace tidemark {
 
 inline constexpr uint32_t kExtentNone = 0xffffffffu;
-inline constexpr uint32_t kLogUpdates = 64;    // changes in one log block
-inline constexpr uint32_t kLogContext = 880;   // slot table entries in one log block
+inline constexpr uint32_t kLogUpdates = 64;   // changes in one log block
+inline constexpr uint32_t kLogContext = 880;  // slot table entries in one log block
 
 struct LogUpdate {
   uint32_t slot = 0;
@@ -39,11 +47,12 @@ struct LogUpdate {
 
 // One transaction, as the log block codec writes it (core/log_block.h).
 struct LogTransaction {
-  uint64_t number = 0;                // increases by one; block = number modulo ring size
-  std::vector<LogUpdate> updates;     // at most kLogUpdates
-  std::vector<uint32_t> evicted;      // extents that leave the set with it, sorted; their map blocks go to disk first (R2)
-  uint32_t context_start = 0;         // slot index of context[0]
-  std::vector<uint32_t> context;      // the slot table *after* this transaction, rotating part, at most kLogContext entries
+  uint64_t number = 0;             // increases by one; block = number modulo ring size
+  std::vector<LogUpdate> updates;  // at most kLogUpdates
+  std::vector<uint32_t> evicted;   // leave the set with it, sorted; map blocks first (R2)
+  uint32_t context_start = 0;      // slot index of context[0]
+  // The slot table *after* this transaction, rotating part, at most kLogContext entries.
+  std::vector<uint32_t> context;
 };
 
 class ActivityLog {
@@ -51,12 +60,15 @@ class ActivityLog {
   enum class Hold : uint8_t { kLocal, kPeer };
   enum class Begin : uint8_t {
     kHot,      // all extents active: references of both kinds asked for were taken, go on
-    kPending,  // not taken; the extents were queued for the next transaction; begin again after transaction_done()
-    kFull,     // not taken, not even queued: no slot can be had now; begin again after a release or transaction_done()
+    kPending,  // not taken; the extents were queued for the next transaction; begin again after
+               // transaction_done()
+    kFull,     // not taken, not even queued: no slot can be had now; begin again after a release or
+               // transaction_done()
     kTooMany,  // needs more extents than max_extents_per_write(): split the request
   };
 
-  // extents = slots of the table (kExtentsMin..kExtentsMax); extent_count = extents of the device; next_number = of the next transaction.
+  // extents = slots of the table (kExtentsMin..kExtentsMax); extent_count = extents of the device;
+  // next_number = of the next transaction.
   ActivityLog(uint32_t extents, uint64_t extent_count, uint64_t next_number);
 
   uint32_t capacity() const;
@@ -65,28 +77,31 @@ class ActivityLog {
   bool is_hot(uint32_t extent) const;
   uint32_t references(uint32_t extent, Hold hold) const;
 
-  // Begin a write over extents [first, last]. Takes one kLocal reference on each, and one kPeer reference on each if `peer`.
+  // Begin a write over extents [first, last]. Takes one kLocal reference on each, and one kPeer
+  // reference on each if `peer`.
   Begin begin(uint32_t first, uint32_t last, bool peer);
   // From here on the owner begins all its waiting writes again, in the order in which they came.
   void begin_retries();
-  // One more reference on each of [first, last], for a write that has begun and holds references on them.
+  // One more reference on each of [first, last], for a write that has begun and holds references on
+  // them.
   void hold(uint32_t first, uint32_t last, Hold hold);
   void release(uint32_t first, uint32_t last, Hold hold);
 
-  // Mark every unreferenced extent that was not used since `before_us` (see touch clock below) for removal, at most `max` of them; they ride with the
-  // next transaction. Returns how many.
+  // Mark every unreferenced extent that was not used since `before_us` (see touch clock below) for
+  // removal, at most `max` of them; they ride with the next transaction. Returns how many.
   uint32_t retire_idle(uint64_t before_us, uint32_t max);
   // The clock that begin() stamps extents with; set by the owner once a batch.
   void set_now(uint64_t now_us);
 
   bool transaction_wanted() const;  // there are queued changes and none in flight
   bool transaction_in_flight() const;
-  // Takes up to kLogUpdates queued changes (additions first choose an empty slot, else the LRU unreferenced one).
-  // An evicted extent is not hot from this moment. Call only when transaction_wanted(). What is returned stays until
-  // transaction_done().
+  // Takes up to kLogUpdates queued changes (additions first choose an empty slot, else the LRU
+  // unreferenced one). An evicted extent is not hot from this moment. Call only when
+  // transaction_wanted(). What is returned stays until transaction_done().
   const LogTransaction& start_transaction();
-  // The block is durable: the added extents become hot (ok), or it failed: added extents are not hot, and evicted ones stay
-  // out of the RAM set; the disk is then in doubt and the owner must treat the metadata as failed.
+  // The block is durable: the added extents become hot (ok), or it failed: added extents are not
+  // hot, and evicted ones stay out of the RAM set; the disk is then in doubt and the owner must
+  // treat the metadata as failed.
   void transaction_done(bool ok);
   uint64_t next_number() const;
 
@@ -139,10 +154,11 @@ class ActivityLog {
   void add_queued();
   void remove_retiring();
   void fill_context();
-  void link(List& list, uint32_t index);    // as the newest, at the back
+  void link(List& list, uint32_t index);  // as the newest, at the back
   void unlink(List& list, uint32_t index);
 
-  // Where an extent is: a slot's index, kQueued or kNoIndex. A hash table with linear probing, made once.
+  // Where an extent is: a slot's index, kQueued or kNoIndex. A hash table with linear probing, made
+  // once.
   uint32_t find(uint32_t extent) const;
   void put(uint32_t extent, uint32_t where);
   void erase(uint32_t extent);
@@ -156,12 +172,12 @@ class ActivityLog {
   std::vector<Place> places_;
   uint32_t place_shift_ = 0;
   uint64_t extent_count_;
-  std::vector<uint32_t> empty_;      // slots without an extent
-  List idle_;                        // active, neither referenced nor wanted; the least recently used in front
-  List wanted_;                      // wanted; the one wanted longest ago in front
-  std::deque<uint32_t> queue_;       // extents to add, oldest first; each has one of the spare slots set aside
-  std::vector<uint32_t> changing_;   // slots of the transaction in flight
-  uint32_t removing_ = 0;            // slots that it empties
+  std::vector<uint32_t> empty_;  // slots without an extent
+  List idle_;    // active, neither referenced nor wanted; the least recently used in front
+  List wanted_;  // wanted; the one wanted longest ago in front
+  std::deque<uint32_t> queue_;      // extents to add, oldest first; each has a slot set aside
+  std::vector<uint32_t> changing_;  // slots of the transaction in flight
+  uint32_t removing_ = 0;           // slots that it empties
   uint32_t retiring_ = 0;
   uint32_t active_ = 0;
   uint64_t references_ = 0;          // of all slots and both kinds
@@ -184,15 +200,20 @@ struct LogReplay {
   const char* why = nullptr;      // for kUnusable
 };
 
-// Rebuild the set from the decoded blocks of one ring (invalid ones are nullptr, in block order; `never_written` tells which are
-// known empty). The log began, with an empty table, with transaction `start_number` (Superblock::log_start_number): blocks with
-// lower numbers are of older logs and count as never written.
-// One torn block at the tail is normal (R15): the transaction it carried never became durable, so no write of it was submitted.
-// A torn block anywhere else, a gap in the numbers, a block of zeroes among those used, blocks that contradict each other,
-// or a ring whose remaining context does not cover every slot: kUnusable.
-// kEmpty: no transaction of this log is on disk. A new log has to go on with exactly `next_number`: that puts its first block
-// where a torn one may lie.
-LogReplay replay_log(std::span<const LogTransaction* const> blocks, std::span<const bool> never_written, uint32_t extents,
+// Rebuild the set from the decoded blocks of one ring (invalid ones are nullptr, in block order;
+// `never_written` tells which are known empty). The log began, with an empty table, with
+// transaction `start_number` (Superblock::log_start_number): blocks with lower numbers are of older
+// logs and count as never written.
+//
+// One torn block at the tail is normal (R15): the transaction it carried never became durable, so
+// no write of it was submitted. kUnusable: a torn block anywhere else, a gap in the numbers, a
+// block of zeroes among those used, blocks that contradict each other, or a ring whose remaining
+// context does not cover every slot. kEmpty: no transaction of this log is on disk.
+//
+// A new log has to go on with exactly `next_number`: that puts its first block where a torn one
+// may lie.
+LogReplay replay_log(std::span<const LogTransaction* const> blocks,
+                     std::span<const bool> never_written, uint32_t extents,
                      uint64_t start_number = 1);
 
 }  // namespace tidemark

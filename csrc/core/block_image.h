@@ -1,5 +1,6 @@
-// What every codec of on-disk and on-wire structures shares: images are plain structs without padding, copied
-// as they lie, so the host has to be little-endian, and a CRC32C is taken with its own field as zero.
+// What every codec of on-disk and on-wire structures shares: images are plain structs without
+// padding, copied as they lie, so the host has to be little-endian, and a CRC32C is taken with its
+// own field as zero.
 #pragma once
 
 #include <bit>
@@ -13,8 +14,9 @@
 
 namespace tidemark {
 
-static_assert(std::endian::native == std::endian::little,
-              "images are little-endian and copied as they are: a big-endian host needs swaps here");
+static_assert(
+    std::endian::native == std::endian::little,
+    "images are little-endian and copied as they are: a big-endian host needs swaps here");
 
 // True when every byte is zero: the block was never written since `create` zeroed it.
 bool is_blank(std::span<const uint8_t> bytes);

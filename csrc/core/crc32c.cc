@@ -1,6 +1,7 @@
 // The hardware path runs three independent streams over equal thirds of a stride, because the crc32
-// instruction has a latency of three cycles and a throughput of one; the three results are joined by
-// multiplying with x^(8 * stride third), which is linear and so a table look-up per byte of the CRC.
+// instruction has a latency of three cycles and a throughput of one; the three results are joined
+// by multiplying with x^(8 * stride third), which is linear and so a table look-up per byte of the
+// CRC.
 #include "core/crc32c.h"
 
 #include <array>
@@ -60,7 +61,8 @@ uint32_t extend_portable(uint32_t state, const uint8_t* data, size_t length) {
 
 #ifdef TIDEMARK_CRC_TARGET
 
-constexpr size_t kThird = 1024;  // bytes of one stream in a stride; a 4 KiB block is one stride and a bit
+constexpr size_t kThird =
+    1024;  // bytes of one stream in a stride; a 4 KiB block is one stride and a bit
 
 // The state after `bytes` zero bytes, as a linear map: four tables, one per byte of the state.
 constexpr std::array<ByteTable, 4> make_shift(size_t bytes) {

@@ -43,8 +43,8 @@ static_assert(sizeof(WrittenImage) == kWrittenRangeBytes);
 static_assert(offsetof(WrittenImage, count) == 8);
 static_assert(offsetof(WrittenImage, error) == 12);
 
-constexpr uint8_t kKnownFlags = kFrameFua | kFrameResync | kFrameLast | kFrameHard |
-                                kFrameAckReceived | kFrameAckWritten;
+constexpr uint8_t kKnownFlags =
+    kFrameFua | kFrameResync | kFrameLast | kFrameHard | kFrameAckReceived | kFrameAckWritten;
 
 bool is_known(FrameType type) {
   switch (type) {
@@ -62,13 +62,14 @@ bool is_known(FrameType type) {
     case FrameType::kPing:
     case FrameType::kOutdate:
     case FrameType::kOutdateAck:
+    case FrameType::kRole:
       return true;
   }
   return false;
 }
 
-// Lengths that no sender of ours makes. A bound here keeps a damaged or hostile header from steering a
-// buffer or a write; whether the range lies within the volume is for the volume to say.
+// Lengths that no sender of ours makes. A bound here keeps a damaged or hostile header from
+// steering a buffer or a write; whether the range lies within the volume is for the volume to say.
 bool lengths_fit(const FrameHeader& header) {
   if (header.payload_bytes > kFramePayloadMax) return false;
   switch (header.type) {
@@ -183,6 +184,8 @@ const char* frame_type_text(FrameType type) {
       return "outdate";
     case FrameType::kOutdateAck:
       return "outdate-ack";
+    case FrameType::kRole:
+      return "role";
   }
   return "unknown";
 }

@@ -1,10 +1,18 @@
-// Replication frames: 48-byte little-endian header, then `payload_bytes` of payload. docs/PROTOCOL.md has the bytes.
+// Replication frames: 48-byte little-endian header, then `payload_bytes` of payload.
+// docs/PROTOCOL.md has the bytes.
 //
-//  0 u32 magic "TMF1"    4 u8 type   5 u8 flags   6 u16 reserved (0)
-//  8 u32 incarnation     (R16: low half of the link's random number; 0 before the handshake has made one)
-// 12 u32 payload_bytes   (<= kFramePayloadMax)
-// 16 u64 sequence        24 u64 offset   32 u32 length (bytes of the volume concerned, multiple of 512 unless type says otherwise)
-// 36 u32 epoch           40 u32 payload CRC32C (0 when empty)   44 u32 header CRC32C over bytes 0..43
+//  0 u32 magic "TMF1"
+//  4 u8  type
+//  5 u8  flags
+//  6 u16 reserved, 0
+//  8 u32 incarnation      R16: low half of the link's random number; 0 before the handshake made it
+// 12 u32 payload_bytes    <= kFramePayloadMax
+// 16 u64 sequence
+// 24 u64 offset
+// 32 u32 length           bytes of the volume, a multiple of 512 unless the type says otherwise
+// 36 u32 epoch
+// 40 u32 payload CRC32C   0 when empty
+// 44 u32 header CRC32C    over bytes 0..43
 #pragma once
 
 #include <cstdint>
@@ -26,27 +34,40 @@ enum class FrameType : uint8_t {
   kHandshake = 1,
   kControl = 2,
   // The core's.
-  kData = 16,       // write: payload = length bytes
-  kZeroes = 17,     // zero range, no payload (length up to kZeroLengthMax)
-  kDiscard = 18,    // discard range that reads back as zeroes afterwards (R6)
-  kBarrier = 19,    // closes `epoch`; sequence = number of the last write in it; offset = how many writes the epoch has
-  kWritten = 20,    // acknowledgement: payload = array of {u64 first, u32 count, i32 error}: written (B: received; C: on disk, not yet durable)
-  kEpochDone = 21,  // acknowledgement: all epochs up to and including `epoch` are durable there (R10)
-  kMap = 22,        // run-length coded dirty map: payload = codes of run_length.h; offset = first chunk; kFrameLast on the last
-  kSyncDone = 23,   // source: nothing is left; offset = generation to take over; sequence = of the last write before it
-  kSyncDoneAck = 24,  // target: durable; offset = the generation taken over
-  kPing = 25,       // keepalive, any time
-  kOutdate = 26,    // primary to peer before an orderly disconnect: you are going to be outdated (R18)
+  // Write: payload = length bytes.
+  kData = 16,
+  // Zero range, no payload; length up to kZeroLengthMax.
+  kZeroes = 17,
+  // Discard a range that reads back as zeroes afterwards (R6); no payload.
+  kDiscard = 18,
+  // Closes `epoch`; sequence = number of the last write in it; offset = how many writes it has.
+  kBarrier = 19,
+  // Acknowledgement of writes (B: received; C: on disk, not yet durable): payload = WrittenRanges.
+  kWritten = 20,
+  // Acknowledgement: all epochs up to and including `epoch` are durable there (R10).
+  kEpochDone = 21,
+  // Dirty map: payload = codes of run_length.h; offset = first chunk; kFrameLast on the last.
+  kMap = 22,
+  // Source: nothing is left; offset = generation to take over; sequence = of the last write before.
+  kSyncDone = 23,
+  // Target: durable; offset = the generation taken over.
+  kSyncDoneAck = 24,
+  // Keepalive, any time.
+  kPing = 25,
+  // Primary to peer before an orderly disconnect: you are going to be outdated (R18).
+  kOutdate = 26,
   kOutdateAck = 27,
+  // offset = the sender's role from now on (0 secondary, 1 primary).
+  kRole = 28,
 };
 
 // Flags.
-inline constexpr uint8_t kFrameFua = 1;       // kData..kDiscard: part of a FUA request
-inline constexpr uint8_t kFrameResync = 2;    // kData, kZeroes: resync, not application
-inline constexpr uint8_t kFrameLast = 4;      // kMap: the last one
-inline constexpr uint8_t kFrameHard = 8;      // kBarrier: an ordering barrier (R10)
-inline constexpr uint8_t kFrameAckReceived = 16;  // kData..kDiscard: acknowledge when received (protocol B)
-inline constexpr uint8_t kFrameAckWritten = 32;   // kData..kDiscard: acknowledge when on the peer's disk (protocol C)
+inline constexpr uint8_t kFrameFua = 1;           // kData..kDiscard: part of a FUA request
+inline constexpr uint8_t kFrameResync = 2;        // kData, kZeroes: resync, not application
+inline constexpr uint8_t kFrameLast = 4;          // kMap: the last one
+inline constexpr uint8_t kFrameHard = 8;          // kBarrier: an ordering barrier (R10)
+inline constexpr uint8_t kFrameAckReceived = 16;  // kData..kDiscard: protocol B
+inline constexpr uint8_t kFrameAckWritten = 32;   // kData..kDiscard: protocol C
 
 struct FrameHeader {
   FrameType type{};
@@ -63,8 +84,9 @@ struct FrameHeader {
 void encode_frame_header(const FrameHeader& header, std::span<uint8_t, kFrameHeaderBytes> out);
 
 enum class FrameError : uint8_t { kNone = 0, kMagic, kHeaderCrc, kType, kLength, kReserved };
-// Checks magic, header CRC, known type and flags, payload bound, and for kData..kDiscard that length, offset and payload fit each other
-// (whole sectors, not zero, no wrap past 2^64). Says nothing about the payload's bytes. `out` is filled only when the answer is kNone.
+// Checks magic, header CRC, known type and flags, payload bound, and for kData..kDiscard that
+// length, offset and payload fit each other (whole sectors, not zero, no wrap past 2^64). Says
+// nothing about the payload's bytes. `out` is filled only when the answer is kNone.
 FrameError parse_frame_header(std::span<const uint8_t, kFrameHeaderBytes> bytes, FrameHeader* out);
 // CRC32C of a payload as the header carries it: 0 when empty.
 uint32_t frame_payload_crc(std::span<const uint8_t> payload);
@@ -79,6 +101,7 @@ struct WrittenRange {
 };
 inline constexpr uint32_t kWrittenRangeBytes = 16;
 void encode_written(std::span<const WrittenRange> ranges, uint8_t* out);
-bool parse_written(std::span<const uint8_t> payload, std::vector<WrittenRange>* out);  // false: empty, not a multiple of 16, or a count of 0
+// False: empty, not a multiple of 16, a count of 0, or a range that wraps around.
+bool parse_written(std::span<const uint8_t> payload, std::vector<WrittenRange>* out);
 
 }  // namespace tidemark

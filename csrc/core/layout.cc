@@ -69,8 +69,8 @@ Layout place_areas(const Geometry& geometry) {
   return layout;
 }
 
-// The largest volume, in steps of `step` bytes, that fits into `room` bytes together with its metadata.
-// Size and metadata grow together, so that the sizes that fit are one run from zero.
+// The largest volume, in steps of `step` bytes, that fits into `room` bytes together with its
+// metadata. Size and metadata grow together, so that the sizes that fit are one run from zero.
 uint64_t largest_fit(uint64_t room, uint64_t step, Geometry geometry) {
   uint64_t fits = 0;
   uint64_t too_large = room / step + 1;
@@ -113,8 +113,8 @@ uint64_t Layout::extent_count() const {
 }
 
 std::optional<std::string> check_geometry(const Geometry& geometry) {
-  if (auto error = check_range("the volume's size in bytes", geometry.volume_bytes,
-                               kVolumeBytesMin, kVolumeBytesMax)) {
+  if (auto error = check_range("the volume's size in bytes", geometry.volume_bytes, kVolumeBytesMin,
+                               kVolumeBytesMax)) {
     return error;
   }
   if (geometry.volume_bytes % kSectorSize != 0) {

@@ -35,7 +35,8 @@ LazyBitmap::LazyBitmap(uint64_t size) : size_(size) {
   memory_ = mmap(nullptr, reserved_bytes_, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory_ == MAP_FAILED) throw std::bad_alloc();
-  // Scattered marks shall cost 4 KiB each and not 2 MiB; a kernel without huge pages answers EINVAL.
+  // Scattered marks shall cost 4 KiB each and not 2 MiB; a kernel without huge pages answers
+  // EINVAL.
   (void)madvise(memory_, reserved_bytes_, MADV_NOHUGEPAGE);
   auto* next = static_cast<uint8_t*>(memory_);
   for (Level& level : levels_) {
@@ -132,8 +133,8 @@ void LazyBitmap::store_word(uint64_t index, uint64_t value) {
   if (value == 0) word_emptied(index);
 }
 
-// The first set bit of a level at or after `from`: look in its own word, else let the level above say which word
-// of this one is the next that has any.
+// The first set bit of a level at or after `from`: look in its own word, else let the level above
+// say which word of this one is the next that has any.
 uint64_t LazyBitmap::next_in_level(size_t level, uint64_t from) const {
   uint64_t index = from / 64;
   if (index >= levels_[level].count) return kNone;

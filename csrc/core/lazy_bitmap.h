@@ -1,11 +1,15 @@
-// A large, mostly empty bitmap under a 64-ary summary. The dirty map's bits and its sets of map blocks are such bitmaps.
+// A large, mostly empty bitmap under a 64-ary summary. The dirty map's bits and its sets of map
+// blocks are such bitmaps.
 //
 // Invariants
-// - level 0 has the bits, in words of 64; bit i of level k + 1 is set exactly when word i of level k is not zero; the
+// - level 0 has the bits, in words of 64; bit i of level k + 1 is set exactly when word i of level
+// k is not zero; the
 //   top level is one word. So the next set bit costs a few words a level, however far away it is.
 // - Bits past size() are never set. count() is exactly the number of set bits.
-// - Memory is reserved at once and gets pages only where something was set; the summaries of a map of 2^38 bits too.
-// - Looking for bits, counting and clearing skip what the summary says is empty: they touch no new pages.
+// - Memory is reserved at once and gets pages only where something was set; the summaries of a map
+// of 2^38 bits too.
+// - Looking for bits, counting and clearing skip what the summary says is empty: they touch no new
+// pages.
 #pragma once
 
 #include <cstddef>

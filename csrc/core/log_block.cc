@@ -46,8 +46,8 @@ static_assert(offsetof(LogImage, context) == 576);
 
 template <typename Unused>
 bool is_zero(const Unused* from, const Unused* end) {
-  return is_blank({reinterpret_cast<const uint8_t*>(from),
-                   static_cast<size_t>(end - from) * sizeof(Unused)});
+  return is_blank(
+      {reinterpret_cast<const uint8_t*>(from), static_cast<size_t>(end - from) * sizeof(Unused)});
 }
 
 // Bounds of everything that a reader would index with.

@@ -1,5 +1,6 @@
-// One 4 KiB block of an activity log ring: header (magic, metadata id, node slot, transaction number, counts, CRC32C), up to kLogUpdates updates,
-// then kLogContext entries of context. docs/METADATA.md has the bytes. A block of zeroes was never written.
+// One 4 KiB block of an activity log ring: header (magic, metadata id, node slot, transaction
+// number, counts, CRC32C), up to kLogUpdates updates, then kLogContext entries of context.
+// docs/METADATA.md has the bytes. A block of zeroes was never written.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,11 @@ struct LogBlockName {
   uint32_t extents = 0;  // slots of the table
 };
 
-void encode_log_block(const LogBlockName& name, const LogTransaction& transaction, std::span<uint8_t, kBlockSize> out);
+void encode_log_block(const LogBlockName& name, const LogTransaction& transaction,
+                      std::span<uint8_t, kBlockSize> out);
 
 enum class LogBlockStatus : uint8_t { kGood, kNeverWritten, kUntrusted };
-LogBlockStatus parse_log_block(const LogBlockName& expected, std::span<const uint8_t, kBlockSize> block, LogTransaction* out);
+LogBlockStatus parse_log_block(const LogBlockName& expected,
+                               std::span<const uint8_t, kBlockSize> block, LogTransaction* out);
 
 }  // namespace tidemark

@@ -18,7 +18,8 @@ LogReplay unusable(LogReplay replay, const char* why) {
 class Table {
  public:
   // `complete`: the blocks begin with the log's first, when every slot was empty.
-  Table(uint32_t extents, bool complete) : slots_(extents, kExtentNone), known_(extents, complete) {}
+  Table(uint32_t extents, bool complete)
+      : slots_(extents, kExtentNone), known_(extents, complete) {}
 
   const char* apply(const LogTransaction& transaction) {
     for (const LogUpdate& update : transaction.updates) {
@@ -60,8 +61,7 @@ class Table {
 }  // namespace
 
 LogReplay replay_log(std::span<const LogTransaction* const> blocks,
-                     std::span<const bool> never_written, uint32_t extents,
-                     uint64_t start_number) {
+                     std::span<const bool> never_written, uint32_t extents, uint64_t start_number) {
   assert(!blocks.empty() && blocks.size() == never_written.size());
   const uint64_t ring = blocks.size();
   LogReplay replay;

@@ -1,5 +1,6 @@
-// One 4 KiB block of a dirty map on disk: a 64-byte header that names itself (magic, metadata id, slot, block index, first chunk,
-// chunk size, CRC32C) and 504 little-endian words. A block of zeroes was never written and is clean; anything else that does not check is untrusted (R15).
+// One 4 KiB block of a dirty map on disk: a 64-byte header that names itself (magic, metadata id,
+// slot, block index, first chunk, chunk size, CRC32C) and 504 little-endian words. A block of
+// zeroes was never written and is clean; anything else that does not check is untrusted (R15).
 #pragma once
 
 #include <cstdint>
@@ -17,10 +18,13 @@ struct MapBlockName {
   uint32_t chunk_bytes = 0;
 };
 
-void encode_map_block(const MapBlockName& name, std::span<const uint64_t> words, std::span<uint8_t, kBlockSize> out);
+void encode_map_block(const MapBlockName& name, std::span<const uint64_t> words,
+                      std::span<uint8_t, kBlockSize> out);
 
 enum class MapBlockStatus : uint8_t { kGood, kNeverWritten, kUntrusted };
 // kGood fills `words` (kMapBlockWords entries).
-MapBlockStatus parse_map_block(const MapBlockName& expected, std::span<const uint8_t, kBlockSize> block, std::span<uint64_t> words);
+MapBlockStatus parse_map_block(const MapBlockName& expected,
+                               std::span<const uint8_t, kBlockSize> block,
+                               std::span<uint64_t> words);
 
 }  // namespace tidemark

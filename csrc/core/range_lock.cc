@@ -1,5 +1,6 @@
-// An interval treap: nodes are the locks themselves, ordered by (offset, ticket), heap-ordered by a random priority,
-// each with the highest end of its subtree, so that the overlaps of a range are found in O(log n + found).
+// An interval treap: nodes are the locks themselves, ordered by (offset, ticket), heap-ordered by a
+// random priority, each with the highest end of its subtree, so that the overlaps of a range are
+// found in O(log n + found).
 #include "core/range_lock.h"
 
 #include <algorithm>

@@ -114,6 +114,15 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header, std::span<cons
       peer_slot(link.slot).flags |= kSlotPeerOutdated;
       meta.commit([done = std::exchange(link.outdate_done, nullptr)](bool) { done(0, ""); });
       break;
+    case FrameType::kRole:
+      if (header.offset > 1 || (header.offset == 1 && role == Role::kPrimary)) {
+        fail_frame(header, header.offset > 1 ? "no such role" : "both nodes would be primary");
+        return Handled::kFailed;
+      }
+      link.peer_role = header.offset == 1 ? Role::kPrimary : Role::kSecondary;
+      changed();
+      emit(EventKind::kLinkState, connection_text(link.state));
+      break;
     default:
       fail_frame(header, "it does not belong here");
       return Handled::kFailed;

@@ -161,6 +161,7 @@ void VolumeImpl::promote(bool force, Done done) {
       }
       role = Role::kPrimary;
       changed();
+      tell_role();
       emit(EventKind::kRole, role_text(role));
       emit(EventKind::kDiskState, disk_text(disk_state()));
       done(0, "");
@@ -168,6 +169,14 @@ void VolumeImpl::promote(bool force, Done done) {
       retry_send();
     });
   });
+}
+
+void VolumeImpl::tell_role() {
+  if (!link_active()) return;
+  FrameHeader header;
+  header.type = FrameType::kRole;
+  header.offset = role == Role::kPrimary ? 1 : 0;
+  send_or_queue(header);
 }
 
 void VolumeImpl::drain_peer(Done done) {
@@ -215,6 +224,7 @@ void VolumeImpl::demote(Done done) {
                           }
                           role = Role::kSecondary;
                           changed();
+                          tell_role();
                           emit(EventKind::kRole, role_text(role));
                           done(0, "");
                         });

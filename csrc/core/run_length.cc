@@ -12,7 +12,8 @@ void put_number(uint64_t value, std::vector<uint8_t>* out) {
   out->push_back(static_cast<uint8_t>(value));
 }
 
-// Takes one number off the front. Nothing when it is cut off, longer than it has to be, or over 64 bits.
+// Takes one number off the front. Nothing when it is cut off, longer than it has to be, or over 64
+// bits.
 std::optional<uint64_t> take_number(std::span<const uint8_t>* code) {
   uint64_t value = 0;
   for (size_t at = 0; at < code->size() && at < kNumberBytesMax; ++at) {
@@ -28,7 +29,8 @@ std::optional<uint64_t> take_number(std::span<const uint8_t>* code) {
   return std::nullopt;
 }
 
-// Calls visit(ChunkRange) for each dirty run. The first chunk not covered, or nothing when the code cannot be right.
+// Calls visit(ChunkRange) for each dirty run. The first chunk not covered, or nothing when the code
+// cannot be right.
 template <typename Visit>
 std::optional<uint64_t> each_run(std::span<const uint8_t> code, uint64_t from, uint64_t end,
                                  Visit visit) {

@@ -14,8 +14,8 @@ constexpr char kMagic[8] = {'T', 'I', 'D', 'E', 'M', 'R', 'K', '1'};
 
 constexpr uint32_t kNodeFlags = kNodeConsistent | kNodeWasUpToDate | kNodeOutdated | kNodePrimary |
                                 kNodeAttached | kNodeCrashedPrimary;
-constexpr uint32_t kSlotFlags =
-    kSlotInUse | kSlotAllDirty | kSlotPeerOutdated | kSlotFullSync | kSlotPeerPrimary | kSlotSyncEnding;
+constexpr uint32_t kSlotFlags = kSlotInUse | kSlotAllDirty | kSlotPeerOutdated | kSlotFullSync |
+                                kSlotPeerPrimary | kSlotSyncEnding;
 
 struct SlotImage {
   uint8_t node_id[16];
@@ -245,7 +245,8 @@ Superblock from_image(const SuperblockImage& image) {
   return sb;
 }
 
-// Reserved bytes are zero: what is written there belongs to a format that this version does not know.
+// Reserved bytes are zero: what is written there belongs to a format that this version does not
+// know.
 bool reserved_is_zero(const SuperblockImage& image) {
   if (!is_blank(image.reserved0) || !is_blank(image.reserved1)) return false;
   return std::all_of(std::begin(image.slots), std::end(image.slots), [](const SlotImage& slot) {
@@ -351,9 +352,9 @@ SuperblockParse parse_superblock(std::span<const uint8_t, kBlockSize> block) {
   if (is_blank(block)) return fail(SuperblockError::kBlank, "the block is all zero: no metadata");
   const auto image = load_image<SuperblockImage>(block.data());
   if (std::memcmp(image.magic, kMagic, sizeof kMagic) != 0) {
-    return fail(SuperblockError::kForeign,
-                "no Tidemark superblock: the block begins with bytes " + found_magic(image.magic) +
-                    ", expected " + found_magic(kMagic) + " (TIDEMRK1)");
+    return fail(SuperblockError::kForeign, "no Tidemark superblock: the block begins with bytes " +
+                                               found_magic(image.magic) + ", expected " +
+                                               found_magic(kMagic) + " (TIDEMRK1)");
   }
   // The version before the checksum: another version may keep its checksum elsewhere.
   if (image.version != kFormatVersion) {
@@ -365,9 +366,8 @@ SuperblockParse parse_superblock(std::span<const uint8_t, kBlockSize> block) {
   }
   const uint32_t crc = crc32c_without_field(block, offsetof(SuperblockImage, crc));
   if (crc != image.crc) {
-    return fail(SuperblockError::kChecksum,
-                "the superblock does not match its checksum: found " + hex(image.crc) +
-                    ", computed " + hex(crc));
+    return fail(SuperblockError::kChecksum, "the superblock does not match its checksum: found " +
+                                                hex(image.crc) + ", computed " + hex(crc));
   }
   parse.copy = image.copy;
   if (image.copy > 1) {

@@ -58,7 +58,8 @@ uint32_t TransferLog::close_epoch() {
 }
 
 bool TransferLog::acknowledge_epoch(uint32_t epoch) {
-  // Differences modulo 2^32: 1 is the epoch closed last, closed_epochs_ the oldest not yet acknowledged.
+  // Differences modulo 2^32: 1 is the epoch closed last, closed_epochs_ the oldest not yet
+  // acknowledged.
   const uint32_t back = open_epoch_ - epoch;
   if (back == 0 || back > closed_epochs_) return false;
   closed_epochs_ = back - 1;
@@ -77,7 +78,8 @@ void TransferLog::pop_front() {
   assert(!empty());
   TransferEntry& entry = at(base_);
   bytes_ -= entry.range.length;
-  // Entries of the open epoch leave only when a link is gone; its count is of what is still to be closed.
+  // Entries of the open epoch leave only when a link is gone; its count is of what is still to be
+  // closed.
   if (entry.epoch == open_epoch_) --open_epoch_writes_;
   entry.owner = nullptr;
   ++base_;

@@ -172,6 +172,7 @@ struct VolumeImpl {
   void invalidate(uint32_t slot, Done done);
   void stop(Done done);
   void outdate_peer(Done done);
+  void tell_role();
   void drain_peer(Done done);           // everything sent is durable there, or the link is gone
 
   // --- link.cc ---

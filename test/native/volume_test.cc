@@ -163,10 +163,10 @@ TEST_CASE("roles are exchanged over a standing link and both directions replicat
   CHECK(error == -EPERM);
   REQUIRE(pair.finish([&](Done done) { pair.a.volume().demote(done); }, &error));
   CHECK(error == 0);
-  pair.cut();
-  REQUIRE(pair.connect(nullptr, false));
+  REQUIRE(pair.run([&] { return pair.b.volume().status().peer_role == Role::kSecondary; }));
   REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
   CHECK(error == 0);
+  REQUIRE(pair.run([&] { return pair.a.volume().status().peer_role == Role::kPrimary; }));
   REQUIRE(pair.wait(pair.write(pair.b, 2 * kMiB, kMiB, 2)));
   CHECK(pair.identical());
   CHECK(pair.write(pair.a, 0, 512, 1)->result == -EIO);
