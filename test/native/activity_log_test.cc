@@ -114,7 +114,8 @@ TEST_CASE("activity log: an extent with a reference of either kind stays (R3)") 
 TEST_CASE("activity log: a slot set aside for a queued extent is not given away") {
   ActivityLog log(7, 100, 1);
   make_hot(log, 0, 6);
-  for (uint32_t extent = 1; extent <= 6; ++extent) CHECK(log.begin(extent, extent, false) == Begin::kHot);
+  for (uint32_t extent = 1; extent <= 6; ++extent)
+    CHECK(log.begin(extent, extent, false) == Begin::kHot);
   CHECK(log.begin(50, 50, false) == Begin::kPending);  // will take the place of 0
   CHECK(log.begin(0, 0, false) == Begin::kFull);
   CHECK(log.begin(51, 51, false) == Begin::kFull);
@@ -170,7 +171,8 @@ TEST_CASE("activity log: idle extents retire, unless they are used before") {
   CHECK(log.retire_idle(1500, 100) == 0);
 }
 
-TEST_CASE("activity log: after a failed transaction neither its additions nor its evictions are hot") {
+TEST_CASE(
+    "activity log: after a failed transaction neither its additions nor its evictions are hot") {
   ActivityLog log(7, 100, 1);
   make_hot(log, 0, 6);
   CHECK(log.begin(50, 50, false) == Begin::kPending);
@@ -193,7 +195,8 @@ TEST_CASE("activity log: any run of blocks as long as the table has parts carrie
       probe.begin(0, 0, false);
       const LogTransaction transaction = turn(probe);
       std::vector<bool> covered(extents);
-      for (size_t i = 0; i < transaction.context.size(); ++i) covered[transaction.context_start + i] = true;
+      for (size_t i = 0; i < transaction.context.size(); ++i)
+        covered[transaction.context_start + i] = true;
       seen.push_back(covered);
       if (seen.size() < parts) continue;
       for (uint32_t slot = 0; slot < extents; ++slot) {
@@ -210,7 +213,8 @@ TEST_CASE("activity log: a waiter that is given up does not block the others for
   ActivityLog log(7, 100, 1);
   make_hot(log, 0, 6);
   SUBCASE("one that was pending") {
-    for (uint32_t extent = 50; extent < 57; ++extent) CHECK(log.begin(extent, extent, false) == Begin::kPending);
+    for (uint32_t extent = 50; extent < 57; ++extent)
+      CHECK(log.begin(extent, extent, false) == Begin::kPending);
     turn(log);
     // Nobody comes for 50..56.
     CHECK(log.begin(1, 1, false) == Begin::kPending);
@@ -218,7 +222,8 @@ TEST_CASE("activity log: a waiter that is given up does not block the others for
     CHECK(log.begin(1, 1, false) == Begin::kHot);
   }
   SUBCASE("one that starved") {
-    for (uint32_t extent = 0; extent <= 6; ++extent) CHECK(log.begin(extent, extent, false) == Begin::kHot);
+    for (uint32_t extent = 0; extent <= 6; ++extent)
+      CHECK(log.begin(extent, extent, false) == Begin::kHot);
     for (int i = 0; i < 100; ++i) CHECK(log.begin(50, 50, false) == Begin::kFull);
     CHECK(log.begin(0, 0, false) == Begin::kFull);
     for (uint32_t extent = 0; extent <= 6; ++extent) log.release(extent, extent, Hold::kLocal);
@@ -229,7 +234,8 @@ TEST_CASE("activity log: a waiter that is given up does not block the others for
 TEST_CASE("activity log: under hot writes without end a cold one gets in") {
   ActivityLog log(7, 100, 1);
   make_hot(log, 0, 6);
-  for (uint32_t extent = 0; extent <= 6; ++extent) CHECK(log.begin(extent, extent, false) == Begin::kHot);
+  for (uint32_t extent = 0; extent <= 6; ++extent)
+    CHECK(log.begin(extent, extent, false) == Begin::kHot);
   bool in = false;
   std::vector<bool> held(7, true);
   for (int step = 0; step < 1000 && !in; ++step) {
@@ -247,7 +253,8 @@ TEST_CASE("activity log: under hot writes without end a cold one gets in") {
 
 namespace {
 
-// A volume's use of the log: waiters are tried again in the order in which they came, after each transaction and release.
+// A volume's use of the log: waiters are tried again in the order in which they came, after each
+// transaction and release.
 struct Writers {
   struct Write {
     uint32_t first, last;
@@ -265,7 +272,8 @@ struct Writers {
     const Begin begun = log.begin(write.first, write.last, write.peer);
     REQUIRE(begun != Begin::kTooMany);
     if (begun == Begin::kHot) {
-      for (uint32_t extent = write.first; extent <= write.last; ++extent) REQUIRE(log.is_hot(extent));
+      for (uint32_t extent = write.first; extent <= write.last; ++extent)
+        REQUIRE(log.is_hot(extent));
       longest_wait = std::max(longest_wait, now - write.asked);
       write.local_held = true;
       write.peer_held = write.peer;
@@ -290,7 +298,8 @@ struct Writers {
       write.peer_held = false;
       log.release(write.first, write.last, Hold::kPeer);
     }
-    if (!write.local_held && !write.peer_held) running.erase(running.begin() + static_cast<ptrdiff_t>(index));
+    if (!write.local_held && !write.peer_held)
+      running.erase(running.begin() + static_cast<ptrdiff_t>(index));
   }
 };
 
@@ -300,7 +309,8 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
   test::Random random;
   INFO("TIDEMARK_SEED=", test::test_seed());
   for (int round = 0; round < 40; ++round) {
-    const auto capacity = static_cast<uint32_t>(random.between(kExtentsMin, round % 4 == 0 ? 300 : 20));
+    const auto capacity =
+        static_cast<uint32_t>(random.between(kExtentsMin, round % 4 == 0 ? 300 : 20));
     const auto extents = static_cast<uint32_t>(random.between(capacity, 1000));
     ActivityLog log(capacity, extents, 1);
     Writers writers{log, {}, {}, 0};
@@ -315,7 +325,8 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
           const auto most = std::min(log.max_extents_per_write(), extents);
           const auto count = static_cast<uint32_t>(random.between(1, most));
           const bool near = random.chance(2);  // some extents are busy all the time
-          const auto first = static_cast<uint32_t>(random.below(near ? std::min(extents, capacity) - count + 1 : extents - count + 1));
+          const auto first = static_cast<uint32_t>(
+              random.below(near ? std::min(extents, capacity) - count + 1 : extents - count + 1));
           writers.ask({first, first + count - 1, random.chance(2), step}, step);
         }
       }
@@ -340,14 +351,16 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
         for (uint32_t extent : out.evicted) {
           REQUIRE_FALSE(log.is_hot(extent));
           REQUIRE(durable.erase(extent) == 1);
-          for (const auto& write : writers.running) REQUIRE((extent < write.first || extent > write.last));
+          for (const auto& write : writers.running)
+            REQUIRE((extent < write.first || extent > write.last));
         }
       }
       REQUIRE(log.hot() <= capacity);
     }
     REQUIRE(writers.waiting.empty());
     REQUIRE(writers.running.empty());
-    // Fair: nobody waited for more than a small part of the run, though cold and hot writes never stopped coming.
+    // Fair: nobody waited for more than a small part of the run, though cold and hot writes never
+    // stopped coming.
     REQUIRE(writers.longest_wait < 1500);
   }
 }

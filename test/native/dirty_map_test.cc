@@ -18,7 +18,8 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 // What the map has to do, one byte a chunk.
 struct Model {
-  explicit Model(const DirtyMap& map) : dirty(map.chunk_count()), chunk(map.chunk_bytes()), size(map.size_bytes()) {}
+  explicit Model(const DirtyMap& map)
+      : dirty(map.chunk_count()), chunk(map.chunk_bytes()), size(map.size_bytes()) {}
   std::vector<uint8_t> dirty;
   uint64_t chunk;
   uint64_t size;
@@ -81,7 +82,8 @@ void write_all(DirtyMap& map) {
 
 }  // namespace
 
-TEST_CASE("dirty map: marks round outward, clears inward, the short last chunk is whole at the end") {
+TEST_CASE(
+    "dirty map: marks round outward, clears inward, the short last chunk is whole at the end") {
   DirtyMap map(10 * 4096 + 512, 4096);
   CHECK(map.chunk_count() == 11);
   CHECK(map.mark({4095, 2}) == 2);
@@ -115,13 +117,15 @@ TEST_CASE("dirty map: behaves as one byte a chunk would, over random operations"
   INFO("TIDEMARK_SEED=", test::test_seed());
   for (int round = 0; round < 30; ++round) {
     const uint32_t chunk = 4096u << random.below(3);
-    const uint64_t size = random.between(1, 100000) * 512 + (random.chance(4) ? 70000ull * chunk : 0);
+    const uint64_t size =
+        random.between(1, 100000) * 512 + (random.chance(4) ? 70000ull * chunk : 0);
     DirtyMap map(size, chunk);
     Model model(map);
     for (int step = 0; step < 60; ++step) {
       const uint64_t offset = random.below(size);
-      const uint64_t length = random.chance(3) ? random.below(size - offset + 1)
-                                               : std::min(size - offset, random.below(20 * uint64_t{chunk}));
+      const uint64_t length = random.chance(3)
+                                  ? random.below(size - offset + 1)
+                                  : std::min(size - offset, random.below(20 * uint64_t{chunk}));
       const ByteRange range{offset, length};
       switch (random.below(12)) {
         case 0:
@@ -134,7 +138,10 @@ TEST_CASE("dirty map: behaves as one byte a chunk would, over random operations"
             std::fill(model.dirty.begin(), model.dirty.end(), 1);
           }
           break;
-        case 2: case 3: case 4: case 5:
+        case 2:
+        case 3:
+        case 4:
+        case 5:
           REQUIRE(map.clear(range) == model.clear(range));
           break;
         default:
@@ -231,8 +238,12 @@ TEST_CASE("dirty map: what is on disk after any writes and a crash has every dur
     const uint64_t first = random.below(map.chunk_count());
     const ChunkRange range{first, std::min(map.chunk_count() - first, random.between(1, 50))};
     switch (random.below(4)) {
-      case 0: map.mark_chunks(range); break;
-      case 1: map.clear_chunks(range); break;
+      case 0:
+        map.mark_chunks(range);
+        break;
+      case 1:
+        map.clear_chunks(range);
+        break;
       case 2:
         if (!map.block_writing(block)) map.begin_write(block, flight[block]);
         break;
@@ -279,7 +290,8 @@ TEST_CASE("dirty map: a map read back from its blocks is the same") {
     REQUIRE_FALSE(again.block_stale(block));
   }
   REQUIRE(again.count() == map.count());
-  for (uint64_t chunk = 0; chunk < map.chunk_count(); ++chunk) REQUIRE(map.test(chunk) == again.test(chunk));
+  for (uint64_t chunk = 0; chunk < map.chunk_count(); ++chunk)
+    REQUIRE(map.test(chunk) == again.test(chunk));
   again.load_untrusted(1);
   CHECK(again.count_in({kMapBlockChunks, kMapBlockChunks}) == kMapBlockChunks);
   CHECK(again.block_stale_set(1));

@@ -97,7 +97,7 @@ TEST_CASE("frame: what no sender makes is refused although its checksum is right
   const Bytes good = encoded(sample());
   CHECK(parsed(forged(good, 4, {0})) == FrameError::kType);
   CHECK(parsed(forged(good, 4, {3})) == FrameError::kType);
-  CHECK(parsed(forged(good, 4, {28})) == FrameError::kType);
+  CHECK(parsed(forged(good, 4, {29})) == FrameError::kType);
   CHECK(parsed(forged(good, 5, {64})) == FrameError::kReserved);
   CHECK(parsed(forged(good, 6, {1})) == FrameError::kReserved);
   CHECK(parsed(forged(good, 7, {1})) == FrameError::kReserved);
@@ -118,9 +118,7 @@ TEST_CASE("frame: what no sender makes is refused although its checksum is right
     CHECK(parsed(forged(good, 24, {0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})) ==
           FrameError::kLength);
   }
-  SUBCASE("zeroes with a payload") {
-    CHECK(parsed(forged(good, 4, {17})) == FrameError::kLength);
-  }
+  SUBCASE("zeroes with a payload") { CHECK(parsed(forged(good, 4, {17})) == FrameError::kLength); }
   SUBCASE("a checksum of no payload") {
     FrameHeader ping;
     ping.type = FrameType::kPing;

@@ -67,9 +67,11 @@ TEST_CASE("layout: areas follow each other without gap or overlap") {
   test::Random random;
   INFO("TIDEMARK_SEED=", test::test_seed());
   for (int round = 0; round < 2000; ++round) {
-    Geometry geometry = sized(random.between(kMiB, uint64_t{1} << random.between(20, 50)) / 512 * 512);
+    Geometry geometry =
+        sized(random.between(kMiB, uint64_t{1} << random.between(20, 50)) / 512 * 512);
     geometry.chunk_bytes = 4096u << random.below(15);
-    geometry.extent_bytes = std::max(geometry.chunk_bytes, (1u << 20) << static_cast<uint32_t>(random.below(11)));
+    geometry.extent_bytes =
+        std::max(geometry.chunk_bytes, (1u << 20) << static_cast<uint32_t>(random.below(11)));
     geometry.log_extents = static_cast<uint32_t>(random.between(kExtentsMin, kExtentsMax));
     geometry.peer_slots = static_cast<uint32_t>(random.between(1, kMaxPeerSlots));
     geometry.node_slots = static_cast<uint32_t>(random.between(1, kNodeSlotsMax));
@@ -90,7 +92,8 @@ TEST_CASE("layout: areas follow each other without gap or overlap") {
     REQUIRE(layout.superblock_block(1) == next);
     REQUIRE(layout.bytes() == (next + 1) * kBlockSize);
     // The map covers the volume and wastes less than one block.
-    const uint64_t chunks = (geometry.volume_bytes + geometry.chunk_bytes - 1) / geometry.chunk_bytes;
+    const uint64_t chunks =
+        (geometry.volume_bytes + geometry.chunk_bytes - 1) / geometry.chunk_bytes;
     REQUIRE(layout.map_slot_blocks * kMapBlockChunks >= chunks);
     REQUIRE((layout.map_slot_blocks - 1) * kMapBlockChunks < chunks);
     REQUIRE(layout.log_ring_blocks >= 8);
@@ -113,7 +116,8 @@ TEST_CASE("layout: internal metadata leaves the largest volume that fits") {
   INFO("TIDEMARK_SEED=", test::test_seed());
   for (int round = 0; round < 2000; ++round) {
     const uint32_t block = random.chance(2) ? 512 : 4096;
-    const uint64_t device = random.between(3 * kMiB, uint64_t{1} << random.between(23, 49)) / block * block;
+    const uint64_t device =
+        random.between(3 * kMiB, uint64_t{1} << random.between(23, 49)) / block * block;
     for (Placement placement : {Placement::kEnd, Placement::kStart}) {
       Split split;
       const auto error = split_device(device, block, placement, 0, Geometry{}, &split);
@@ -165,7 +169,8 @@ TEST_CASE("layout: devices that are too small, too large or of odd blocks are re
   Split split;
   for (uint64_t bytes : {uint64_t{0}, uint64_t{512}, uint64_t{4096}, kMiB, kMiB + 4096}) {
     CHECK(mentions(split_device(bytes, 512, Placement::kEnd, 0, Geometry{}, &split), "too small"));
-    CHECK(mentions(split_device(bytes, 512, Placement::kStart, 0, Geometry{}, &split), "too small"));
+    CHECK(
+        mentions(split_device(bytes, 512, Placement::kStart, 0, Geometry{}, &split), "too small"));
   }
   CHECK(split_device(kMiB - 512, 512, Placement::kExternal, 0, Geometry{}, &split));
   CHECK(split_device(UINT64_MAX, 512, Placement::kEnd, 0, Geometry{}, &split));

@@ -36,17 +36,21 @@ struct Ring {
 
   Block& at(uint64_t number) { return blocks[number % blocks.size()]; }
 
-  void write(const LogTransaction& transaction) { encode_log_block(name, transaction, at(transaction.number)); }
+  void write(const LogTransaction& transaction) {
+    encode_log_block(name, transaction, at(transaction.number));
+  }
 
-  // Sectors of the new block and of the old one, some of each. Where they differ in one sector only, there is no such thing as
-  // torn: then true says that the new one is all there.
+  // Sectors of the new block and of the old one, some of each. Where they differ in one sector
+  // only, there is no such thing as torn: then true says that the new one is all there.
   bool tear(const LogTransaction& transaction, test::Random& random) {
     Block whole;
     encode_log_block(name, transaction, whole);
     const Block old = at(transaction.number);
     Block torn = old;
     for (size_t sector = 0; sector < kBlockSize; sector += 512) {
-      if (random.chance(2)) std::copy_n(whole.begin() + static_cast<ptrdiff_t>(sector), 512, torn.begin() + static_cast<ptrdiff_t>(sector));
+      if (random.chance(2))
+        std::copy_n(whole.begin() + static_cast<ptrdiff_t>(sector), 512,
+                    torn.begin() + static_cast<ptrdiff_t>(sector));
     }
     at(transaction.number) = torn;
     return torn == whole;
@@ -85,7 +89,8 @@ struct Disk {
 TEST_CASE("log block: comes back as it went, and lies where docs/METADATA.md says") {
   LogTransaction transaction;
   transaction.number = 77;
-  for (uint32_t i = 0; i < kLogUpdates; ++i) transaction.updates.push_back({i * 3, i == 5 ? kExtentNone : 1000 + i});
+  for (uint32_t i = 0; i < kLogUpdates; ++i)
+    transaction.updates.push_back({i * 3, i == 5 ? kExtentNone : 1000 + i});
   transaction.context_start = 880;
   for (uint32_t i = 0; i < 357; ++i) transaction.context.push_back(i % 7 == 0 ? kExtentNone : i);
   const LogBlockName name{kMetadataId, 2, 1237};
@@ -232,11 +237,13 @@ TEST_CASE("log replay: gives exactly the last durable set, whenever and however 
       ActivityLog log(extents, span, start);
       std::vector<uint32_t> durable;
       std::vector<std::pair<uint32_t, uint32_t>> running;
-      const uint64_t transactions = random.below(random.chance(2) ? 6 : 3 * ring.blocks.size() + 10);
+      const uint64_t transactions =
+          random.below(random.chance(2) ? 6 : 3 * ring.blocks.size() + 10);
       uint64_t written = 0;
       uint64_t clock = 0;
       const auto ask = [&](uint32_t first, uint32_t last) {
-        if (log.begin(first, last, false) == ActivityLog::Begin::kHot) running.push_back({first, last});
+        if (log.begin(first, last, false) == ActivityLog::Begin::kHot)
+          running.push_back({first, last});
       };
       for (;;) {
         log.set_now(++clock);
@@ -250,7 +257,8 @@ TEST_CASE("log replay: gives exactly the last durable set, whenever and however 
           log.release(running[victim].first, running[victim].second, ActivityLog::Hold::kLocal);
           running.erase(running.begin() + static_cast<ptrdiff_t>(victim));
         }
-        if (random.chance(3)) log.retire_idle(clock - std::min<uint64_t>(clock, random.below(10)), 20);
+        if (random.chance(3))
+          log.retire_idle(clock - std::min<uint64_t>(clock, random.below(10)), 20);
         if (!log.transaction_wanted()) continue;
         const LogTransaction transaction = log.start_transaction();
         if (written++ < transactions) {
@@ -259,7 +267,8 @@ TEST_CASE("log replay: gives exactly the last durable set, whenever and however 
           durable = log.active();
           continue;
         }
-        // The crash: the block did not reach the disk, was torn, or reached it though nobody was told.
+        // The crash: the block did not reach the disk, was torn, or reached it though nobody was
+        // told.
         std::set<uint32_t> after(durable.begin(), durable.end());
         uint64_t next = transaction.number;
         bool complete = false;
@@ -282,7 +291,8 @@ TEST_CASE("log replay: gives exactly the last durable set, whenever and however 
           durable.assign(after.begin(), after.end());
         }
         const LogReplay replay = ring.replay(start);
-        INFO("extents ", extents, ", life ", life, ", from ", start, " to ", next, ": ", replay.why != nullptr ? replay.why : "");
+        INFO("extents ", extents, ", life ", life, ", from ", start, " to ", next, ": ",
+             replay.why != nullptr ? replay.why : "");
         REQUIRE(replay.status != Status::kUnusable);
         REQUIRE(replay.status == (next == start ? Status::kEmpty : Status::kOk));
         REQUIRE(replay.extents == durable);

@@ -1,5 +1,5 @@
-// Seeded randomness for the unit tests. The seed comes from TIDEMARK_SEED, or is fixed, and a test that uses
-// it prints it with a failure (INFO), so that the failure can be had again.
+// Seeded randomness for the unit tests. The seed comes from TIDEMARK_SEED, or is fixed, and a test
+// that uses it prints it with a failure (INFO), so that the failure can be had again.
 #pragma once
 
 #include <cstdint>

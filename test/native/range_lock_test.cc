@@ -13,7 +13,8 @@ namespace tidemark {
 namespace {
 
 struct Lock : RangeLock {
-  Lock(uint64_t offset, uint64_t length, bool is_exclusive, std::vector<int>* order = nullptr, int name = 0)
+  Lock(uint64_t offset, uint64_t length, bool is_exclusive, std::vector<int>* order = nullptr,
+       int name = 0)
       : order_(order), name_(name) {
     range = {offset, length};
     exclusive = is_exclusive;
@@ -113,10 +114,10 @@ TEST_CASE("range lock: a grant may acquire, release itself and take back another
   CHECK_FALSE(locks.acquire(&second));
   CHECK_FALSE(locks.acquire(&third));
   first.then = [&] {
-    CHECK(second.held);        // granted too, its call still due
-    locks.release(&second);    // and now it never comes
+    CHECK(second.held);      // granted too, its call still due
+    locks.release(&second);  // and now it never comes
     CHECK(locks.acquire(&fourth));
-    locks.release(&first);     // lets the third go, called after this one
+    locks.release(&first);  // lets the third go, called after this one
     CHECK(order == std::vector<int>{1});
   };
   locks.release(&wide);
@@ -138,7 +139,8 @@ TEST_CASE("range lock: grants as a plain list of all locks would, over random hi
     const auto blocked = [&](const Lock* lock) {
       for (const auto& other : all) {
         if (other.get() == lock) return false;
-        if (other->range.overlaps(lock->range) && (other->exclusive || lock->exclusive)) return true;
+        if (other->range.overlaps(lock->range) && (other->exclusive || lock->exclusive))
+          return true;
       }
       return false;
     };

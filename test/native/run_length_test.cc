@@ -45,7 +45,8 @@ TEST_CASE("run length: any map goes over in pieces of any size") {
     DirtyMap map(chunks * 4096, 4096), copy(chunks * 4096, 4096);
     for (uint64_t i = random.below(2000); i > 0; --i) {
       const uint64_t first = random.below(chunks);
-      map.mark_chunks({first, std::min(chunks - first, random.chance(20) ? random.below(20000) : random.between(1, 9))});
+      map.mark_chunks({first, std::min(chunks - first, random.chance(20) ? random.below(20000)
+                                                                         : random.between(1, 9))});
     }
     if (random.chance(10)) map.mark_all();
     const size_t piece = random.between(32, 3000);
@@ -77,14 +78,14 @@ TEST_CASE("run length: marks join those that are there") {
 TEST_CASE("run length: code that cannot be right marks nothing") {
   DirtyMap map(100 * 4096, 4096);
   const Bytes bad[] = {
-      {},                            // covers nothing
-      {0},                           // the same
-      {0, 0},                        // an empty dirty run
-      {5, 1, 0, 1},                  // an empty clean run in the middle
-      {0, 101},                      // past the end
-      {0, 50, 51},                   // past the end with a clean run
-      {0, 50, 1, 0x80},              // cut off
-      {0, 50, 0x81, 0x00},           // longer than it has to be
+      {},                   // covers nothing
+      {0},                  // the same
+      {0, 0},               // an empty dirty run
+      {5, 1, 0, 1},         // an empty clean run in the middle
+      {0, 101},             // past the end
+      {0, 50, 51},          // past the end with a clean run
+      {0, 50, 1, 0x80},     // cut off
+      {0, 50, 0x81, 0x00},  // longer than it has to be
       {0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},  // 2^64 - 1
       {0, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02},  // over 64 bits
       {0, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01},
@@ -105,7 +106,8 @@ TEST_CASE("run length: random bytes never mark outside the map or crash") {
   for (int round = 0; round < 20000; ++round) {
     DirtyMap map(100 * 4096, 4096);
     Bytes code(random.below(6));
-    for (uint8_t& byte : code) byte = static_cast<uint8_t>(random.chance(2) ? random.below(20) : random.next());
+    for (uint8_t& byte : code)
+      byte = static_cast<uint8_t>(random.chance(2) ? random.below(20) : random.next());
     const auto covered = apply_runs(code, random.below(110), &map);
     if (!covered) REQUIRE(map.count() == 0);
     if (covered) REQUIRE(*covered <= 100);

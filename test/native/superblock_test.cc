@@ -37,7 +37,9 @@ Superblock sample(Placement placement = Placement::kEnd) {
   sb.slots[0].node_id.bytes[0] = 1;
   sb.slots[0].bitmap_generation = 7;
   sb.slots[0].last_generation = 8;
-  std::strcpy(sb.slots[0].name, "b\xc3\xbc" "ro");
+  std::strcpy(sb.slots[0].name,
+              "b\xc3\xbc"
+              "ro");
   sb.slots[7].flags = kSlotInUse | kSlotAllDirty;
   sb.slots[7].node_id.bytes[0] = 2;
   sb.slots[3].flags = kSlotAllDirty;
@@ -176,7 +178,7 @@ TEST_CASE("superblock: fields that cannot be right are refused although the chec
       {512, {0}, "slot 0 is in use but names no node"},
       {512, {0, 0, 0, 0xbb}, "itself"},
       {512, {2}, "same node as peer slot 0"},
-      {512 + 16, {0x21}, "flags 0x21"},
+      {512 + 16, {0x41}, "flags 0x41"},
       {512 + 20, {1}, "keeps zero"},
       {512 + 72, {1}, "keeps zero"},
       {512 + 128, {9}, "slot 1 is not in use"},

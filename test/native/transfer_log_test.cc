@@ -106,7 +106,8 @@ TEST_CASE("transfer log: behaves as a queue over random histories") {
   uint64_t next = 5, epoch = UINT32_MAX - 50, durable = epoch - 1;
   for (int step = 0; step < 50000; ++step) {
     switch (random.below(4)) {
-      case 0: case 1:
+      case 0:
+      case 1:
         if (log.full()) break;
         {
           const uint64_t length = 512 * random.between(1, 9);
