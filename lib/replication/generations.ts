@@ -290,6 +290,9 @@ export const ROWS: readonly Row[] = [
 /** Row 100 and the contradiction of 45 leave no dirty maps that count from the same point. */
 const mapsCount = (decision: Decision) => decision.rule === 90;
 
+/** A primary would be the target. */
+export const RULE_PRIMARY_TARGET = 113;
+
 /** Applied in this order to what the row said; null leaves it. */
 const OVERRIDES: ReadonlyArray<
   (decision: Decision, mine: CopyState, peer: CopyState) => Decision | null
@@ -326,7 +329,7 @@ const OVERRIDES: ReadonlyArray<
       decision.side === 'target'
         ? 'this node is primary, but its copy would be the target'
         : 'the peer is primary, but its copy would be the target';
-    return { ...REFUSED, rule: 113, reason: `${who} (${decision.reason})` };
+    return { ...REFUSED, rule: RULE_PRIMARY_TARGET, reason: `${who} (${decision.reason})` };
   },
 ];
 

@@ -1,11 +1,13 @@
 /** R18: what the peers say before a node that recovers lets its queued I/O go on. */
 import type { Role } from '../binding/native.ts';
-import type { Decision } from './generations.ts';
+import { type Decision, RULE_PRIMARY_TARGET } from './generations.ts';
 
 function objectionOf(peer: string, decision: Decision | null, role: Role | null): string | null {
   if (role === 'primary') return `the peer '${peer}' is primary`;
   if (decision?.kind === 'splitBrain') return `split brain with '${peer}': ${decision.reason}`;
-  if (decision?.side === 'target') return `the copy of '${peer}' is newer: ${decision.reason}`;
+  // A node that took its role up again before it asked is refused, instead of being made the target.
+  const isBehind = decision?.side === 'target' || decision?.rule === RULE_PRIMARY_TARGET;
+  if (decision && isBehind) return `the copy of '${peer}' is newer: ${decision.reason}`;
   return null;
 }
 

@@ -152,12 +152,12 @@ export class Links {
     });
   }
 
-  /** No new claims and dials, because of `why`; null: again, also what was refused. What is linked stays. */
+  /** No new claims and dials, because of `why`; null: all are tried again. What is linked stays. */
   hold(why: string | null, now: number): LinksAction[] {
     return this.#step(now, () => {
       this.#held = why;
       if (why !== null) return;
-      for (const entry of this.#entries.values()) if (entry.refused) entry.retryAt = now;
+      for (const entry of this.#entries.values()) entry.retryAt = now;
     });
   }
 

@@ -53,8 +53,10 @@ export class PeerBook {
   }
 }
 
-/** Cut as the metadata cuts it: by bytes. */
+/** Cut as the metadata cuts it: by bytes, at a character. */
 function cutName(name: string): string {
   const bytes = Buffer.from(name);
-  return bytes.length <= SLOT_NAME_BYTES ? name : bytes.toString('utf8', 0, SLOT_NAME_BYTES);
+  let end = Math.min(bytes.length, SLOT_NAME_BYTES);
+  while (end < bytes.length && end > 0 && (bytes[end]! & 0xc0) === 0x80) end -= 1;
+  return bytes.toString('utf8', 0, end);
 }
