@@ -104,7 +104,7 @@ std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, con
                    (status == LogBlockStatus::kGood && out->transactions[block].number < start);
     if (status == LogBlockStatus::kGood && !blank[block]) good[block] = &out->transactions[block];
   }
-  out->replay = replay_log(good, std::span<const bool>(blank.get(), blocks), layout.geometry.log_extents);
+  out->replay = replay_log(good, std::span<const bool>(blank.get(), blocks), layout.geometry.log_extents, start);
   out->replay.next_number = std::max(out->replay.next_number, start);
   if (out->replay.status == LogReplay::Status::kUnusable) {
     // A new log must not be mistaken for part of what is left of this one.
