@@ -17,4 +17,12 @@ struct Environment {
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 };
 
+// False while the environment ends: nobody waits for anything then, and every call into JavaScript
+// fails.
+inline bool javascript_runs(napi_env env) {
+  napi_value value = nullptr;
+  return napi_get_undefined(env, &value) == napi_ok &&
+         napi_coerce_to_bool(env, value, &value) == napi_ok;
+}
+
 }  // namespace tidemark::addon

@@ -119,18 +119,18 @@ OpenOptions read_open_options(ArgumentReader& reader, const Argument& options) {
   return result;
 }
 
-CreateOptions read_dump_options(ArgumentReader& reader, const Argument& options) {
+DumpOptions read_dump_options(ArgumentReader& reader, const Argument& options) {
+  const Place place = read_place(reader, options);
+  return {place.backing, place.placement, place.offset, place.metadata};
+}
+
+CreateOptions read_create_options(ArgumentReader& reader, const Argument& options) {
   CreateOptions result;
   const Place place = read_place(reader, options);
   result.backing_path = place.backing;
   result.metadata_path = place.metadata;
   result.placement = place.placement;
   result.metadata_offset = place.offset;
-  return result;
-}
-
-CreateOptions read_create_options(ArgumentReader& reader, const Argument& options) {
-  CreateOptions result = read_dump_options(reader, options);
   result.name = reader.text(reader.property(options, "name"), 1, kNameBytesMax);
   const Argument chunk = reader.property(options, "chunkBytes");
   if (!chunk.absent()) {

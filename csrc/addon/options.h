@@ -17,8 +17,7 @@ struct OpenOptions {
 
 OpenOptions read_open_options(ArgumentReader& reader, const Argument& options);
 CreateOptions read_create_options(ArgumentReader& reader, const Argument& options);
-// Only what says where metadata is.
-CreateOptions read_dump_options(ArgumentReader& reader, const Argument& options);
+DumpOptions read_dump_options(ArgumentReader& reader, const Argument& options);
 // Changes the given ones of `limits`.
 void read_limits(ArgumentReader& reader, const Argument& options, Limits* limits);
 LinkParams read_link_params(ArgumentReader& reader, const Argument& params);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "addon/environment.h"
 #include "addon/task.h"
 
 namespace tidemark::addon {
@@ -13,8 +14,6 @@ napi_value make_undefined(napi_env env) {
   return value;
 }
 
-// Status codes are ignored here: they say that JavaScript cannot run any more, and then nobody
-// waits.
 void resolve(napi_env env, napi_deferred deferred, napi_value value) {
   if (value == nullptr) value = make_undefined(env);
   napi_resolve_deferred(env, deferred, value);
@@ -92,6 +91,7 @@ void Session::on_wake(napi_env env, napi_value, void* context, void*) {
 }
 
 void Session::handle(Delivery delivery) {
+  if (!javascript_runs(env_)) return;
   for (const Answer& answer : delivery.answers) settle(answer);
   if (closed_) {
     for (const Event& event : delivery.events) {
@@ -134,6 +134,7 @@ void Session::reject_all_calls() {
   if (calls_.empty()) return;
   const std::map<uint64_t, napi_deferred> calls = std::exchange(calls_, {});
   hold(false);
+  if (!javascript_runs(env_)) return;
   for (const auto& [number, deferred] : calls) reject(env_, deferred, Failure::closed(name_));
 }
 
@@ -180,6 +181,7 @@ void Session::finish(bool abandon) {
   napi_remove_env_cleanup_hook(env_, on_environment_end, this);
   release_wake();
   engine_.reset();
+  if (!javascript_runs(env_)) return;
   if (abandon || close_error_.empty()) {
     resolve(env_, close_deferred_, nullptr);
     return;

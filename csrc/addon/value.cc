@@ -176,6 +176,8 @@ Napi::Object make_create_report(Napi::Env env, const CreateReport& report) {
   maker.count("dataOffset", report.data_offset);
   maker.count("metadataOffset", report.metadata_offset);
   maker.text("nodeId", hex_of(report.node_id));
+  maker.value("overwritten", make_texts(env, report.overwritten));
+  maker.value("warnings", make_texts(env, report.warnings));
   return maker.object();
 }
 

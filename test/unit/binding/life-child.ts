@@ -127,9 +127,17 @@ async function collectGarbage(): Promise<void> {
   }
 }
 
+// tsx enters workers only when told to.
+const WORKER = `
+  import(${JSON.stringify(import.meta.resolve('tsx/esm/api'))})
+    .then(({ tsImport }) => tsImport(${JSON.stringify(import.meta.url)}, ${JSON.stringify(import.meta.url)}));
+`;
+
 async function terminateWorkers(stage: string): Promise<void> {
   for (let round = 0; round < 3; ++round) {
-    const workers = [0, 1].map(() => new Worker(new URL(import.meta.url), { workerData: stage }));
+    const workers = [0, 1].map(
+      () => new Worker(WORKER, { eval: true, execArgv: [], workerData: stage }),
+    );
     await Promise.all(
       workers.map(async (worker) => {
         await new Promise((resolve, reject) => {

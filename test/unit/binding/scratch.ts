@@ -14,7 +14,7 @@ let folder: string | undefined;
 export function scratchFolder(): string {
   if (folder === undefined) {
     const made = mkdtempSync(join(tmpdir(), 'tidemark-binding-'));
-    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
+    process.on('exit', () => rmSync(made, { recursive: true, force: true, maxRetries: 20 }));
     folder = made;
   }
   return folder;
