@@ -206,9 +206,11 @@ struct LogReplay {
 // logs and count as never written.
 //
 // One torn block at the tail is normal (R15): the transaction it carried never became durable, so
-// no write of it was submitted. kUnusable: a torn block anywhere else, a gap in the numbers, a
-// block of zeroes among those used, blocks that contradict each other, or a ring whose remaining
-// context does not cover every slot. kEmpty: no transaction of this log is on disk.
+// no write of it was submitted. kUnusable: a torn block among those of this log or where none was
+// written yet, two in a row at the tail, a gap in the numbers, a block of zeroes among those used,
+// blocks that contradict each other, or a ring whose remaining context does not cover every slot.
+// Damage among the blocks of older logs does not matter. kEmpty: no transaction of this log is on
+// disk.
 //
 // A new log has to go on with exactly `next_number`: that puts its first block where a torn one
 // may lie.

@@ -66,14 +66,11 @@ LogReplay replay_log(std::span<const LogTransaction* const> blocks,
   const uint64_t ring = blocks.size();
   LogReplay replay;
   replay.next_number = start_number;
-  uint64_t torn_at = 0;
   bool found = false;
   uint64_t newest = 0;
   for (uint64_t at = 0; at < ring; ++at) {
     if (blocks[at] == nullptr) {
-      if (never_written[at]) continue;
-      ++replay.torn_blocks;
-      torn_at = at;
+      if (!never_written[at]) ++replay.torn_blocks;
       continue;
     }
     const uint64_t number = blocks[at]->number;
@@ -83,20 +80,32 @@ LogReplay replay_log(std::span<const LogTransaction* const> blocks,
     found = true;
   }
   if (found) replay.next_number = newest + 1;
-  if (replay.torn_blocks > 1) return unusable(replay, "more than one block is damaged");
-  if (replay.torn_blocks == 1 && torn_at != replay.next_number % ring) {
-    return unusable(replay, "a block other than the last one written is damaged");
+  const uint64_t next = replay.next_number;
+  const auto is_torn = [&](uint64_t number) {
+    return blocks[number % ring] == nullptr && !never_written[number % ring];
+  };
+  const bool torn_tail = is_torn(next);
+  // Two in a row: the first may have been durable, and what it said is lost.
+  if (torn_tail && is_torn(next + 1)) return unusable(replay, "the last blocks are damaged");
+  for (uint64_t ahead = 1; ahead < ring; ++ahead) {
+    // Block `ahead` of the next one held transaction next + ahead - ring, if there ever was one.
+    if (is_torn(next + ahead) && next + ahead <= ring) {
+      return unusable(replay, "a block is damaged where nothing was written yet");
+    }
   }
   if (!found) return replay;
 
   // The place of the next block still holds the oldest, unless the next was begun and torn.
-  const uint64_t kept = replay.torn_blocks == 1 ? ring - 1 : ring;
+  const uint64_t kept = torn_tail ? ring - 1 : ring;
   uint64_t oldest = start_number;
   if (newest - start_number >= kept) oldest = newest - kept + 1;
   Table table(extents, oldest == start_number);
   for (uint64_t number = oldest; number <= newest; ++number) {
     const LogTransaction* block = blocks[number % ring];
-    if (block == nullptr) return unusable(replay, "a block among those used was never written");
+    if (block == nullptr) {
+      return unusable(replay, is_torn(number) ? "a block other than the last one written is damaged"
+                                              : "a block among those used was never written");
+    }
     if (block->number != number) return unusable(replay, "the numbers of the blocks have a gap");
     if (const char* why = table.apply(*block)) return unusable(replay, why);
   }

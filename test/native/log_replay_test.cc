@@ -221,6 +221,13 @@ TEST_CASE("log replay: an older log's blocks count as never written") {
   CHECK(replay.status == Status::kOk);
   CHECK(replay.extents == std::vector<uint32_t>{50});
   CHECK(replay.next_number == 13);
+  // Nor does damage among them matter, other than right behind the tail.
+  disk.ring.at(10)[9] ^= 1;
+  CHECK(disk.ring.replay(12).extents == std::vector<uint32_t>{50});
+  disk.ring.at(14)[9] ^= 1;
+  CHECK(disk.ring.replay(12).extents == std::vector<uint32_t>{50});
+  disk.ring.at(13)[9] ^= 1;
+  CHECK(disk.ring.replay(12).status == Status::kUnusable);
 }
 
 TEST_CASE("log replay: gives exactly the last durable set, whenever and however it crashes") {
