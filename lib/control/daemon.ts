@@ -32,6 +32,8 @@ export interface DaemonOptions {
   primary: boolean;
   /** Promote a copy that is not known to be good, too. */
   force: boolean;
+  /** The control socket is claimed: from here on this is the daemon of its config and node. */
+  onListening?: () => void;
   log: Logger;
   /** Where ublk devices show; for tests. */
   sysfs?: string;
@@ -90,6 +92,7 @@ export class Daemon {
     // Read before anything is touched.
     const secrets = options.volumes.map((volume) => readSecret(volume.secret));
     this.server = await ControlServer.listen(options.socketPath, (request) => this.answer(request));
+    options.onListening?.();
     this.checkStopping();
     const replication = await options.startReplication();
     this.replication = replication;

@@ -20,17 +20,12 @@ import { TidemarkError } from '../binding/errors.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../config/limits.ts';
 import type { ResolvedConfig } from '../config/resolved.ts';
 import { ControlClient } from './client.ts';
-
-export const RUN_FOLDER = '/run/tidemark';
+import { runFolder } from './run_folder.ts';
 
 /** How long a living daemon may take to say who it is. */
 const PROBE_MS = 3000;
 const LOCK_TRIES = 100;
 const LOCK_PAUSE_MS = 50;
-
-export function runFolder(env: NodeJS.ProcessEnv = process.env): string {
-  return env.TIDEMARK_RUN_DIR || RUN_FOLDER;
-}
 
 /** One daemon serves all volumes of a config for one node, so that its name is made of both. */
 export function daemonName(config: Pick<ResolvedConfig, 'node' | 'name'>): string {
