@@ -84,7 +84,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   while (name_bytes > 0 && name_bytes < params.peer_name.size() && (params.peer_name[name_bytes] & 0xc0) == 0x80) --name_bytes;
   std::memcpy(peer.name, params.peer_name.data(), name_bytes);
   peer.last_generation = params.peer_current;
-  peer.flags &= ~(kSlotPeerPrimary | kSlotPeerOutdated);
+  peer.flags &= ~kSlotPeerOutdated;  // it stays the last primary until this node is promoted
   if (params.peer_role == Role::kPrimary) peer.flags |= kSlotPeerPrimary;
 
   if (params.side != SyncSide::kNone && params.full) {
@@ -147,6 +147,7 @@ bool VolumeImpl::link_start() {
   if (link.state != Connection::kPrepared) return false;
   link.heard_us = now_us;
   link.sent_us = now_us;
+  link.progress_us = now_us;
   link.state = link.params.side == SyncSide::kNone ? Connection::kConnected : Connection::kExchangingMaps;
   changed();
   if (link.params.side == SyncSide::kNone) {
@@ -351,6 +352,7 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header, const std::vecto
         return;
       }
       entry->acknowledged = true;
+      link.progress_us = now_us;
       if (entry->resync || entry->owner == nullptr) continue;
       Write* write = static_cast<Write*>(std::exchange(entry->owner, nullptr));
       --write->acks_pending;
@@ -360,6 +362,7 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header, const std::vecto
 }
 
 void VolumeImpl::acknowledge_epoch(uint32_t epoch) {
+  link.progress_us = now_us;
   pop_durable();
   while (!epoch_wait.empty() && epoch_wait.front()->epoch_wait <= epoch) {
     Write* write = epoch_wait.front();
@@ -403,6 +406,12 @@ void VolumeImpl::poll_link() {
     link_stop("nothing was heard from the peer for " + std::to_string((now_us - link.heard_us) / 1000) + " ms");
     return;
   }
+  if (transfer.empty()) link.progress_us = now_us;
+  if (now_us - link.progress_us > kStallTimeouts * limits.peer_timeout_us) {
+    link_stop("the peer has acknowledged nothing for " + std::to_string((now_us - link.progress_us) / 1000) +
+              " ms though it is alive: its disk hangs");
+    return;
+  }
   flush_controls();
   send_maps();
   pump_resync();
@@ -428,6 +437,16 @@ bool VolumeImpl::send_control(const std::string& json) {
   header.type = FrameType::kControl;
   header.payload_bytes = static_cast<uint32_t>(json.size());
   return send_frame(header, reinterpret_cast<const uint8_t*>(json.data()), false);
+}
+
+// The last primary is the source when a crash left marks between equal generations (rule 42 of the decision), so that it is kept.
+void VolumeImpl::set_peer_role(Role peer_role) {
+  if (!link_active() || link.peer_role == peer_role) return;
+  link.peer_role = peer_role;
+  changed();
+  if (peer_role != Role::kPrimary || (peer_slot(link.slot).flags & kSlotPeerPrimary) != 0) return;
+  peer_slot(link.slot).flags |= kSlotPeerPrimary;
+  meta.commit([](bool) {});
 }
 
 }  // namespace tidemark

@@ -139,6 +139,7 @@ void VolumeImpl::promote(bool force, Done done) {
     const bool inconsistent = (sb().flags & kNodeConsistent) == 0 || sb().current <= kGenerationJustCreated;
     const auto change = [this, force, inconsistent] {
       sb().flags |= kNodePrimary;
+      for (PeerSlot& slot : sb().slots) slot.flags &= ~kSlotPeerPrimary;  // the last primary is here
       if (!force) return;
       if (inconsistent) {
         // What is here now is the truth from now on; nobody else has it.

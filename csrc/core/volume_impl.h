@@ -35,6 +35,7 @@ inline constexpr uint32_t kReceivedEpochsMax = 4096;
 inline constexpr uint32_t kEpochWritesMax = 256;         // bookkeeping close
 inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;
+inline constexpr uint64_t kStallTimeouts = 7;            // peer timeouts without any acknowledgement: its disk hangs, the link is given up
 
 // A run of dirty chunks being copied to the target.
 struct SyncTask {
@@ -72,6 +73,7 @@ struct LinkState {
   uint64_t prepared_us = 0;
   uint64_t heard_us = 0;
   uint64_t sent_us = 0;
+  uint64_t progress_us = 0;       // the last acknowledgement, or when the transfer log was last empty
   Role peer_role{};
   DiskState peer_disk{};
 
@@ -196,6 +198,7 @@ struct VolumeImpl {
   void pop_durable();
   void poll_link();
   bool send_control(const std::string& json);
+  void set_peer_role(Role peer_role);
   uint32_t find_slot(const Uuid& peer) const;
 
   // --- receiver.cc ---

@@ -19,6 +19,7 @@ import type {
   NativeVolume,
   NativeVolumeOptions,
   NbdOptions,
+  Role,
   UblkOptions,
 } from './native.ts';
 
@@ -150,6 +151,10 @@ class Volume implements NativeVolume {
 
   resume(): Promise<void> {
     return settle(() => this.#native.resume());
+  }
+
+  setPeerRole(role: Role): void {
+    run(() => this.#native.setPeerRole(role));
   }
 
   outdatePeer(): Promise<void> {

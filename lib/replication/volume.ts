@@ -509,10 +509,12 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       this.#link.bye(message.reason, message.again);
       return;
     }
+    const before = this.#promotion.peerRole;
     const { answer, verdict } = this.#promotion.receive(message, this.#role);
     if (answer) void this.#link.send(answer);
     if (verdict) this.#verdict = verdict;
-    if (message.type === 'role') {
+    if (message.type === 'role' && message.role !== before) {
+      this.#native.setPeerRole(message.role);
       const text = `the peer is ${message.role}`;
       this.#emit({ kind: 'link-state', peer: session.peer, text });
     }
