@@ -140,6 +140,9 @@ void Engine::Impl::close(bool abandon) {
   if (joined_) return;
   joined_ = true;
   thread_.join();
+  // Not before the thread has ended: what ublk hands to a living thread whose ring is closed is lost,
+  // and its device hangs (Linux 6.12).
+  ring_.close();
   // The files last: the locks are held until no I/O can be under way any more (R12).
   metadata_.reset();
   backing_.reset();
@@ -221,10 +224,10 @@ void Engine::Impl::reset_link_bytes() {
   send_->unread_or_sleep();
 }
 
-VolumeStatus Engine::Impl::status() {
+VolumeStatus Engine::Impl::status(bool fresh) {
   std::unique_lock lock(status_mutex_);
   const auto age = std::chrono::microseconds(monotonic_us() - status_.now_us);
-  if (age > kStatusAge) {
+  if (fresh || age > kStatusAge) {
     const uint64_t old = status_.now_us;
     status_wanted_.store(true);
     mailbox_.ring();
@@ -290,7 +293,7 @@ void Engine::stop_frontend(bool force, FrontendDone done) {
   impl_->stop_frontend(force, std::move(done));
 }
 
-VolumeStatus Engine::status() const { return impl_->status(); }
+VolumeStatus Engine::status(bool fresh) const { return impl_->status(fresh); }
 
 std::string Engine::device() const {
   std::lock_guard lock(impl_->status_mutex_);

@@ -79,8 +79,9 @@ class Engine {
   void stop_frontend(bool force, FrontendDone done);
   // Leave a ublk device quiesced for a successor (upgrade) instead of deleting it.
 
-  VolumeStatus status()
-      const;  // copied at the end of a turn at most 20 ms ago; asks for a fresh one
+  // Copied at the end of a turn at most 20 ms ago, or with `fresh` at the end of one that began
+  // later than this call; the last one when the thread does not answer within 20 ms.
+  VolumeStatus status(bool fresh = false) const;
   std::string device() const;
 
   // --- link bytes, called from one other thread ---

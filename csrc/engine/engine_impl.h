@@ -36,7 +36,7 @@ class Engine::Impl {
   void post_start(const char* kind, bool needs_primary, Starter starter, FrontendDone done);
   void stop_frontend(bool force, FrontendDone done);
   void reset_link_bytes();
-  VolumeStatus status();
+  VolumeStatus status(bool fresh);
 
   // What the core sees.
   class CoreHost final : public Host {
