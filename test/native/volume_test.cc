@@ -155,6 +155,19 @@ TEST_CASE("a link that says nothing is given up after the timeout and writing go
   CHECK(pair.dirty(pair.a, pair.b) == 1);
 }
 
+TEST_CASE("a peer whose disk hangs is given up though it is heard of") {
+  Pair pair(test_seed());
+  pair.b.hang = true;
+  Request* request = pair.write(pair.a, 4096, 4096, 9);
+  REQUIRE(pair.run([&] { return request->result <= 0; }, 2'000'000));
+  CHECK(request->result == 0);
+  CHECK(pair.dirty(pair.a, pair.b) == 1);
+  pair.b.hang = false;
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.identical());
+}
+
 TEST_CASE("roles are exchanged over a standing link and both directions replicate") {
   Pair pair(test_seed());
   REQUIRE(pair.wait(pair.write(pair.a, 0, kMiB, 1)));

@@ -129,7 +129,7 @@ class Node : public Host {
 
   // One I/O completes, any of those under way.
   bool step_io() {
-    if (out_.empty() || volume_ == nullptr) return false;
+    if (out_.empty() || volume_ == nullptr || hang) return false;
     Io* io = take();
     io->result = 0;
     if (fail_next_write != 0 && io->target == IoTarget::kData && io->kind == IoKind::kWrite) {
@@ -165,6 +165,7 @@ class Node : public Host {
   std::vector<std::unique_ptr<Request>> requests;
   std::vector<std::string> warnings;
   int fail_next_write = 0;
+  bool hang = false;  // no I/O ends
 
  private:
   Io* take() {
