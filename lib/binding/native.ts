@@ -6,7 +6,13 @@
  */
 
 export type Role = 'primary' | 'secondary';
-export type DiskState = 'Diskless' | 'Failed' | 'Inconsistent' | 'Outdated' | 'Consistent' | 'UpToDate';
+export type DiskState =
+  | 'Diskless'
+  | 'Failed'
+  | 'Inconsistent'
+  | 'Outdated'
+  | 'Consistent'
+  | 'UpToDate';
 export type ConnectionState =
   | 'StandAlone'
   | 'Prepared'
@@ -252,6 +258,9 @@ export interface CreateReport {
   dataOffset: number;
   metadataOffset: number;
   nodeId: string;
+  /** What `force` overwrote, for people: "'/dev/sdb': ext4 filesystem". */
+  overwritten: string[];
+  warnings: string[];
 }
 
 /** Handshake frames are made and read with the same codec as the core's (docs/PROTOCOL.md). */
@@ -267,7 +276,9 @@ export interface NativeAddon {
   /** Rejects with code EXISTS when the disk carries something and `force` is not set. */
   create(options: CreateOptions): Promise<CreateReport>;
   /** JSON text; works for damaged metadata too. */
-  dump(options: Pick<CreateOptions, 'backing' | 'metadata' | 'placement' | 'metadataOffset'>): Promise<string>;
+  dump(
+    options: Pick<CreateOptions, 'backing' | 'metadata' | 'placement' | 'metadataOffset'>,
+  ): Promise<string>;
   /** JSON text. */
   features(): string;
   encodeHandshake(json: string): Uint8Array;
