@@ -3,6 +3,7 @@
  * when nobody answers there, so that the place always has a socket that listens, or none of a living daemon.
  */
 
+import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
   linkSync,
@@ -53,7 +54,7 @@ export function socketPath(
   return path;
 }
 
-const CLAIM_SUFFIX_BYTES = '.4194304'.length;
+const CLAIM_SUFFIX_BYTES = '.01abef'.length;
 
 /** Inodes of the sockets that this process made, by path. */
 const owned = new Map<string, number>();
@@ -155,11 +156,10 @@ async function refuseLiving(path: string): Promise<void> {
  * @throws TidemarkError ALREADY_RUNNING, CONTROL_SOCKET.
  */
 export async function claimSocket(path: string): Promise<Server> {
-  const own = `${path}.${process.pid}`;
+  const own = `${path}.${randomBytes(3).toString('hex')}`;
   let server: Server | null = null;
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    unlinkQuietly(own);
     server = await listenOn(own);
     await withLock(path, async () => {
       try {
