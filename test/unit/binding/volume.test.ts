@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { suite } from 'uvu';
@@ -71,6 +72,46 @@ test('create refuses metadata that is there, and dump shows it', async () => {
   assert.is(await addon.dump({ backing }), before);
   await addon.create({ backing, name: 'gamma', force: true });
   assert.is.not(await addon.dump({ backing }), before);
+});
+
+test('dump shows what is damaged, and what is not', async () => {
+  const backing = await makeBacking('delta');
+  const disk = await open(backing, 'r+');
+  try {
+    const statuses = async () =>
+      JSON.parse(await addon.dump({ backing })).metadata.superblocks.map(
+        ({ status, name }: { status: string; name?: string }) => [status, name],
+      );
+    assert.equal(await statuses(), [
+      ['good', 'delta'],
+      ['good', 'delta'],
+    ]);
+    const last = BACKING_BYTES - 4096;
+    await disk.write(Buffer.from([1]), 0, 1, last + 200);
+    assert.equal(await statuses(), [
+      ['good', 'delta'],
+      ['checksum_wrong', undefined],
+    ]);
+    await disk.write(Buffer.alloc(4096), 0, 4096, last);
+    assert.equal(await statuses(), [
+      ['good', 'delta'],
+      ['blank', undefined],
+    ]);
+  } finally {
+    await disk.close();
+  }
+});
+
+test('setPeerRole takes the two roles', async () => {
+  const volume = await openScratch();
+  try {
+    volume.setPeerRole('primary');
+    volume.setPeerRole('secondary');
+    throws('ARGUMENT', () => volume.setPeerRole('Primary' as never));
+    throws('ARGUMENT', () => volume.setPeerRole(undefined as never));
+  } finally {
+    await volume.close();
+  }
 });
 
 test('a failure of the system carries errno and syscall', async () => {
