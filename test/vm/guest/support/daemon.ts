@@ -36,7 +36,8 @@ export class Daemon {
   private constructor(t: ScenarioContext, argv: Argv, options: DaemonOptions) {
     this.name = options.name ?? basename(argv[0]);
     const log = join(t.logs, `${this.name}.log`);
-    this.child = spawn(argv[0], argv.slice(1), {
+    // It dies with this process, however that ends; its pid is the program's own.
+    this.child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
       cwd: options.cwd,
       env: { ...process.env, ...options.env },
       detached: true, // Its own process group, so that its children go with it.

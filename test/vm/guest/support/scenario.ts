@@ -41,8 +41,8 @@ export class ScenarioContext {
   lastStep = '';
   private readonly undos: Undo[] = [];
 
-  constructor(slug: string, results: string, signal: AbortSignal) {
-    this.directory = join('/tmp', slug);
+  constructor(slug: string, results: string, signal: AbortSignal, directory = join('/tmp', slug)) {
+    this.directory = directory;
     this.logs = join(results, 'logs', slug);
     this.signal = signal;
     mkdirSync(this.directory, { recursive: true });

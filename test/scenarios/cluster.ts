@@ -1,0 +1,179 @@
+// Two nodes on this machine, with a network between them that a scenario can cut.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { freePorts, LinkProxy } from '../tools/link-proxy.ts';
+import type { ScenarioContext } from '../vm/guest/support.ts';
+import { assertSameData } from './disks.ts';
+import { ClusterNode } from './node.ts';
+import type { Place, TimeoutsMs } from './place.ts';
+
+const MIB = 1 << 20;
+
+export type MetadataKind = 'internal-end' | 'internal-start' | 'offset' | 'external';
+
+export interface ClusterOptions {
+  /** Bytes of each node's disk. */
+  backingBytes?: number;
+  metadata?: MetadataKind;
+  /** Fields of the volume that differ from the defaults below. */
+  volume?: Record<string, unknown>;
+  /** Fields of one node's view of the volume: it gets a config of its own. */
+  volumeOf?: Record<string, Record<string, unknown>>;
+  timeouts?: Partial<TimeoutsMs>;
+  /** TypeScript inside the volume's braces: policy functions. */
+  source?: string;
+}
+
+const VOLUME = 'r0';
+/** Where metadata 'offset' is put, in a disk of the default size: the data is what lies before. */
+const METADATA_OFFSET = 24 * MIB;
+
+export class Cluster {
+  readonly directory: string;
+  readonly alpha: ClusterNode;
+  readonly beta: ClusterNode;
+  readonly link: LinkProxy;
+
+  private constructor(
+    directory: string,
+    nodes: readonly [ClusterNode, ClusterNode],
+    link: LinkProxy,
+  ) {
+    this.directory = directory;
+    [this.alpha, this.beta] = nodes;
+    this.link = link;
+  }
+
+  get nodes(): [ClusterNode, ClusterNode] {
+    return [this.alpha, this.beta];
+  }
+
+  /** Disks, configs and the network; nothing is created or started yet. */
+  static async prepare(
+    t: ScenarioContext,
+    place: Place,
+    options: ClusterOptions = {},
+  ): Promise<Cluster> {
+    // Short, for the sake of Unix sockets.
+    const directory = mkdtempSync(join(tmpdir(), 'c-'));
+    t.undo('remove the cluster', () => rmSync(directory, { recursive: true, force: true }));
+    const runFolder = join(directory, 'run');
+    mkdirSync(runFolder);
+    const metadata = options.metadata ?? 'internal-end';
+    const disks = await place.disks(t, directory, 4, options.backingBytes ?? place.backingBytes);
+
+    const listen = await freePorts(2);
+    const link = await LinkProxy.start(listen);
+    t.undo('close the network', () => link.close());
+    const ports = link.ports;
+
+    const names = ['alpha', 'beta'];
+    const nodes = Object.fromEntries(
+      names.map((name, index) => [
+        name,
+        {
+          backing: disks[index],
+          metadata: metadataOf(metadata, disks[index + 2]!),
+          address: `127.0.0.1:${ports[index]}`,
+          listen: `127.0.0.1:${listen[index]}`,
+          frontend: place.frontend(directory, name, index),
+        },
+      ]),
+    );
+    const volume = {
+      name: VOLUME,
+      extentBytes: '1MiB',
+      activityLogExtents: 16,
+      timeouts: { ...place.timeouts, ...options.timeouts },
+      ...options.volume,
+      nodes,
+    };
+    const config = join(directory, 'tidemark.config.ts');
+    writeFileSync(config, configText(volume, options.source));
+    const configs = names.map((name) => {
+      const own = options.volumeOf?.[name];
+      if (own === undefined) return config;
+      const path = join(directory, `${name}.config.ts`);
+      writeFileSync(path, configText({ ...volume, ...own }, options.source));
+      return path;
+    });
+    const [alpha, beta] = names.map(
+      (name, index) =>
+        new ClusterNode(t, place, {
+          name,
+          volume: VOLUME,
+          paths: {
+            cli: join(t.checkout, 'dist/cli/main.js'),
+            config: configs[index]!,
+            runFolder,
+            backing: disks[index]!,
+            metadata: metadata === 'external' ? disks[index + 2]! : null,
+          },
+        }),
+    ) as [ClusterNode, ClusterNode];
+    return new Cluster(directory, [alpha, beta], link);
+  }
+
+  /** With metadata on both disks, and no daemon. */
+  static async create(
+    t: ScenarioContext,
+    place: Place,
+    options: ClusterOptions = {},
+  ): Promise<Cluster> {
+    const cluster = await Cluster.prepare(t, place, options);
+    await Promise.all(cluster.nodes.map((node) => node.create()));
+    return cluster;
+  }
+
+  /** Both run, alpha is primary, and beta has everything. */
+  static async form(
+    t: ScenarioContext,
+    place: Place,
+    options: ClusterOptions = {},
+  ): Promise<Cluster> {
+    const cluster = await Cluster.create(t, place, options);
+    await Promise.all([cluster.alpha.up('--primary', '--force'), cluster.beta.up()]);
+    await cluster.synced();
+    return cluster;
+  }
+
+  /** Waits until both say that they are in step. */
+  async synced(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.synced()));
+  }
+
+  /** Throws unless both disks have the same data. */
+  async assertSameData(): Promise<void> {
+    await assertSameData(this.alpha.dataArea, this.beta.dataArea);
+  }
+
+  /** A clean end of both, which must succeed. */
+  async down(): Promise<void> {
+    for (const node of this.nodes) {
+      if (node.daemon === null) continue;
+      const exit = await node.stop();
+      if (exit.status !== 0) {
+        throw new Error(`${node.name} ended with ${exit.signal ?? exit.status} after SIGTERM`);
+      }
+    }
+  }
+}
+
+function metadataOf(kind: MetadataKind, file: string): unknown {
+  if (kind === 'external') return { file };
+  if (kind === 'offset') return { offset: METADATA_OFFSET };
+  return kind;
+}
+
+/** A config script. `source` begins on its third line. */
+function configText(volume: Record<string, unknown>, source = ''): string {
+  return [
+    "import { defineVolume } from 'tidemark';",
+    'export default defineVolume({',
+    source,
+    `...${JSON.stringify(volume, null, 2)},`,
+    '});',
+    '',
+  ].join('\n');
+}
