@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh <goal>
 #
-#   goal     Debian packages            node_modules  add-on  tidemark-unit  dist
+#   goal     Debian packages            node_modules  add-on  test programs  dist
 #   ts       -                          yes           -       -              yes
 #   native   build                      yes           yes     -              -
 #   build    build                      yes           yes     -              yes
@@ -12,11 +12,13 @@
 #   lint     lint                       yes           -       -              -
 #   unit     build unit                 yes           yes     yes            yes
 #   e2e      build fio e2e              yes           yes     -              yes
-#   vm       build fio vm               yes           yes     -              yes
+#   vm       build unit fio vm          yes           yes     yes            yes
 #   bench    build fio e2e vm           yes           yes     -              yes
 #   prebuilds build gyp                 yes           -       -              -
 #   test     all of them                yes           yes     yes            yes
 #   all      the same as test
+#
+# The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake.
 #
 # Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
 # packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
@@ -51,7 +53,7 @@ case $goal in
   lint) groups='lint' native=no unit=no ts=no ;;
   unit) groups='build unit' native=yes unit=yes ts=yes ;;
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
-  vm) groups='build fio vm' native=yes unit=no ts=yes ;;
+  vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes ;;
@@ -128,12 +130,12 @@ modules() {
 native() {
   local want targets=tidemark inputs=(csrc CMakeLists.txt package-lock.json) args=() name=native
   if [[ $unit == yes ]]; then
-    name=native-unit inputs+=(test/native) args=(--CDTIDEMARK_UNIT_TESTS=ON)
-    targets='tidemark and tidemark-unit'
+    name=native-unit inputs+=(test/native test/vm/native) args=(--CDTIDEMARK_UNIT_TESTS=ON)
+    targets='tidemark and the test programs'
   fi
   want=$(hash_of "${inputs[@]}")
   if [[ -f build/Release/tidemark.node ]] && stamp_is $name "$want"; then
-    [[ $unit == no || -x build/cmake/tidemark-unit ]] && return 0
+    [[ $unit == no || (-x build/cmake/tidemark-unit && -x build/cmake/tidemark-ublk-memory) ]] && return 0
   fi
   say "building $targets (cmake-js)"
   # CMake refuses a cache that was made for another folder: the checkout was moved or copied.

@@ -188,7 +188,6 @@ void Engine::Impl::thread_main(bool suspended) {
   frontend_.reset();
   retired_.clear();
   disk_.reset();
-  ring_.close();
   for (const auto& task : mailbox_.close())
     static_cast<void>(task);  // dropped: nothing is left to use
   std::lock_guard lock(life_mutex_);

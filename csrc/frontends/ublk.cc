@@ -76,6 +76,12 @@ UblkSetup UblkFrontend::setup(UblkControl& control) {
   return UblkSetup({control, *gate_, queue_, failure_reader_, options_, shape_, hooks_, device_});
 }
 
+void UblkFrontend::abandon() {
+  serving_ = false;
+  gate_->close();
+  queue_.abandon();
+}
+
 void UblkFrontend::complete(Request* request) { queue_.complete(request); }
 
 std::string UblkFrontend::device() const { return ublk_block_path(device_.id); }

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <string>
 
-#include "engine/engine.h"
+#include "engine/error.h"
 #include "engine/frontend.h"
 #include "frontends/ublk_options.h"
 #include "frontends/ublk_setup.h"
@@ -34,10 +34,16 @@ class UblkFrontend final : public Frontend {
   // On the volume's thread, not while another stop is going on. Refused (UBLK_BUSY) while the
   // device is mounted or open, unless forced; after success it is deleted and the frontend can only
   // be destroyed; after an error it is as before, or (UBLK_TIMEOUT) can be stopped again.
-  void stop(bool force, StopDone done);
+  void stop(bool force, StopDone done) override;
 
-  // On the volume's thread. A device that was not stopped is left to be taken over by a successor:
-  // that needs the ring closed and this thread ended, too. No complete() afterwards.
+  // On the volume's thread. Leaves the device to a successor, without a stop; requests that are
+  // with the volume go to that one.
+  void abandon() override;
+
+  // On the volume's thread. A device that was not stopped is left to a successor, who can have it
+  // once this thread has ended and the ring is closed, in that order: a request that the driver
+  // (6.12) hands to a living thread after its ring was closed is lost, and the device hangs for
+  // good.
   ~UblkFrontend() override;
 
   void complete(Request* request) override;

@@ -197,6 +197,7 @@ void UblkQueue::serve(Tag& tag) {
 
 void UblkQueue::complete(Request* request) {
   Tag& tag = *static_cast<Tag*>(request);
+  if (tag.queue == nullptr) return;  // abandoned: the driver gives it to the next server
   assert(tag.queue == this && tag.state == TagState::kServed);
   int32_t result = tag.result;
   const bool transfers = tag.op == Op::kRead || tag.op == Op::kWrite;

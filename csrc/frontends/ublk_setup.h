@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-#include "engine/engine.h"
+#include "engine/error.h"
 #include "frontends/ublk_options.h"
 #include "frontends/ublk_params.h"
 #include "frontends/ublk_queue.h"
