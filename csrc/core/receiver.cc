@@ -119,8 +119,7 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header, std::span<cons
         fail_frame(header, header.offset > 1 ? "no such role" : "both nodes would be primary");
         return Handled::kFailed;
       }
-      link.peer_role = header.offset == 1 ? Role::kPrimary : Role::kSecondary;
-      changed();
+      set_peer_role(header.offset == 1 ? Role::kPrimary : Role::kSecondary);
       emit(EventKind::kLinkState, connection_text(link.state));
       break;
     default:
