@@ -49,6 +49,7 @@ NbdFrontend::NbdFrontend(FrontendHost& host, const NbdOptions& options)
   export_.block_preferred = std::max(4096u, host.block_bytes());
   const size_t largest = std::min<size_t>(nbd::kPayloadMax, host.buffer_bytes_max());
   export_.block_max = static_cast<uint32_t>(largest / 4096 * 4096);
+  limits_ = {options.queue_depth, largest};
   accept_.server = timer_.server = this;
   accept_.done = [](Completion* self, int32_t result, uint32_t) {
     auto* operation = static_cast<Operation*>(self);
@@ -83,6 +84,11 @@ size_t NbdFrontend::open_connections() const {
 
 bool NbdFrontend::in_use() const { return open_connections() > 0; }
 
+// Each client's part of the arena; one part stays free for whoever comes next.
+void NbdFrontend::share() {
+  limits_.buffer_bytes = host_.buffer_bytes_max() / (open_connections() + 1);
+}
+
 void NbdFrontend::accept() {
   // Beyond the bound clients wait in the socket's backlog.
   if (accept_.busy || stopping_ || paused_ || open_connections() >= options_.max_connections)
@@ -102,8 +108,8 @@ void NbdFrontend::accepted(int32_t result) {
       const int one = 1;
       setsockopt(result, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
-    connections_.push_back(
-        std::make_unique<NbdConnection>(host_, this, export_, options_.queue_depth, result));
+    connections_.push_back(std::make_unique<NbdConnection>(host_, this, export_, limits_, result));
+    share();
     arm_timer();
   } else if (result != -EINTR && result != -EAGAIN && result != -ECONNABORTED) {
     paused_ = true;  // no descriptors, no memory
@@ -153,6 +159,7 @@ void NbdFrontend::turn_end() {
   }
   if (finished) {
     std::erase_if(connections_, [](const auto& each) { return each->finished(); });
+    share();
   }
   accept();
   if (stopping_) settle();

@@ -46,12 +46,14 @@ class NbdFrontend final : public Frontend {
   void arm_timer();
   void tick();
   void cancel(Operation& operation);
+  void share();
   void settle();
   size_t open_connections() const;
 
   FrontendHost& host_;
   const NbdOptions options_;
   NbdExport export_;
+  NbdConnection::Limits limits_;
   NbdSocket socket_;
   std::vector<std::unique_ptr<NbdConnection>> connections_;
   Operation accept_;

@@ -45,11 +45,11 @@ uint32_t nbd_error(int32_t result) {
 }  // namespace
 
 NbdConnection::NbdConnection(FrontendHost& host, Frontend* owner, const NbdExport& served,
-                             uint32_t queue_depth, int fd)
+                             const Limits& limits, int fd)
     : host_(host),
       owner_(owner),
       export_(served),
-      queue_depth_(queue_depth),
+      limits_(limits),
       fd_(fd),
       started_us_(host.now_us()),
       negotiation_(served),
@@ -66,9 +66,7 @@ NbdConnection::NbdConnection(FrontendHost& host, Frontend* owner, const NbdExpor
 
 NbdConnection::~NbdConnection() {
   if (fd_ >= 0) ::close(fd_);
-  for (const auto& command : commands_) {
-    if (command->buffer != nullptr) host_.buffer_put(command->buffer, command->buffer_bytes);
-  }
+  for (const auto& command : commands_) put_buffer(command.get());
 }
 
 // --- input ---
@@ -134,17 +132,15 @@ bool NbdConnection::process_step() {
   switch (input_) {
     case Input::kHeader:
       if (available < nbd::kRequestBytes) return false;
-      if (idle_.empty() && commands_.size() >= queue_depth_) {
+      if (idle_.empty() && commands_.size() >= limits_.queue_depth) {
         stalled_ = true;
         return false;
       }
       begin_ += nbd::kRequestBytes;
       return begin_command(staging_.get() + begin_ - nbd::kRequestBytes);
     case Input::kBuffer: {
-      current_->buffer = host_.buffer_get(current_->length);
-      stalled_ = current_->buffer == nullptr;
+      stalled_ = !get_buffer(current_);
       if (stalled_) return false;
-      current_->buffer_bytes = current_->length;
       if (current_->op == Op::kWrite) {
         input_ = Input::kPayload;
         return true;
@@ -304,19 +300,31 @@ void NbdConnection::complete(Command* command) {
 
 void NbdConnection::answer(Command* command, uint32_t error) {
   const bool payload = command->op == Op::kRead && error == 0 && command->buffer != nullptr;
-  if (!payload && command->buffer != nullptr) {
-    host_.buffer_put(command->buffer, command->buffer_bytes);
-    command->buffer = nullptr;
-  }
+  if (!payload) put_buffer(command);
   nbd::store(command->reply, nbd::kSimpleReplyMagic);
   nbd::store(command->reply + 4, error);
   nbd::store(command->reply + 8, command->cookie);
   replies_.push_back(command);
 }
 
-void NbdConnection::release(Command* command) {
-  if (command->buffer != nullptr) host_.buffer_put(command->buffer, command->buffer_bytes);
+bool NbdConnection::get_buffer(Command* command) {
+  if (held_bytes_ > 0 && held_bytes_ + command->length > limits_.buffer_bytes) return false;
+  command->buffer = host_.buffer_get(command->length);
+  if (command->buffer == nullptr) return false;
+  command->buffer_bytes = command->length;
+  held_bytes_ += command->buffer_bytes;
+  return true;
+}
+
+void NbdConnection::put_buffer(Command* command) {
+  if (command->buffer == nullptr) return;
+  host_.buffer_put(command->buffer, command->buffer_bytes);
+  held_bytes_ -= command->buffer_bytes;
   command->buffer = nullptr;
+}
+
+void NbdConnection::release(Command* command) {
+  put_buffer(command);
   idle_.push_back(command);
 }
 

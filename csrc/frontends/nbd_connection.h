@@ -35,8 +35,13 @@ class NbdConnection {
     uint8_t reply[nbd::kReplyBytes];
   };
 
-  // Takes over the socket and begins.
-  NbdConnection(FrontendHost& host, Frontend* owner, const NbdExport& served, uint32_t queue_depth,
+  struct Limits {
+    uint32_t queue_depth;   // commands under way
+    uint64_t buffer_bytes;  // payload under way; a single command may have more
+  };
+
+  // Takes over the socket and begins. `served` and `limits` live longer; limits may change.
+  NbdConnection(FrontendHost& host, Frontend* owner, const NbdExport& served, const Limits& limits,
                 int fd);
   // Only when it is finished(), or when the engine ends.
   ~NbdConnection();
@@ -74,13 +79,15 @@ class NbdConnection {
   void answer(Command* command, uint32_t error);
   void send();
   void sent(int32_t result);
+  bool get_buffer(Command* command);
+  void put_buffer(Command* command);
   void release(Command* command);
   void settle();
 
   FrontendHost& host_;
   Frontend* const owner_;
   const NbdExport& export_;
-  const uint32_t queue_depth_;
+  const Limits& limits_;
   int fd_;
   State state_ = State::kNegotiating;
   uint64_t started_us_;
@@ -108,7 +115,8 @@ class NbdConnection {
 
   std::vector<std::unique_ptr<Command>> commands_;
   std::vector<Command*> idle_;
-  uint32_t out_ = 0;  // with the volume
+  uint32_t out_ = 0;         // with the volume
+  uint64_t held_bytes_ = 0;  // of buffers
 };
 
 }  // namespace tidemark
