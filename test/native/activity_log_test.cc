@@ -221,6 +221,16 @@ TEST_CASE("activity log: a waiter that is given up does not block the others for
     turn(log);
     CHECK(log.begin(1, 1, false) == Begin::kHot);
   }
+  SUBCASE("one that was pending, while others go on") {
+    CHECK(log.begin(0, 0, false) == Begin::kHot);
+    for (uint32_t extent = 50; extent < 53; ++extent) {
+      CHECK(log.begin(extent, extent, false) == Begin::kPending);
+    }
+    turn(log);
+    CHECK(log.is_hot(50));
+    make_hot(log, 60, 75);
+    for (uint32_t extent = 50; extent < 53; ++extent) CHECK_FALSE(log.is_hot(extent));
+  }
   SUBCASE("one that starved") {
     for (uint32_t extent = 0; extent <= 6; ++extent)
       CHECK(log.begin(extent, extent, false) == Begin::kHot);

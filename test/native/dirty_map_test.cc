@@ -292,6 +292,11 @@ TEST_CASE("dirty map: a map read back from its blocks is the same") {
   REQUIRE(again.count() == map.count());
   for (uint64_t chunk = 0; chunk < map.chunk_count(); ++chunk)
     REQUIRE(map.test(chunk) == again.test(chunk));
+  Words words;
+  words.fill(0);
+  again.load_block(0, words);  // replaces what was there
+  CHECK(again.count_in({0, kMapBlockChunks}) == 0);
+  CHECK(again.next_dirty(0).value_or(kMapBlockChunks) >= kMapBlockChunks);
   again.load_untrusted(1);
   CHECK(again.count_in({kMapBlockChunks, kMapBlockChunks}) == kMapBlockChunks);
   CHECK(again.block_stale_set(1));
