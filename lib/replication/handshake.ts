@@ -112,6 +112,10 @@ export class Handshake {
     this.#options = options;
   }
 
+  get end(): LinkEnd {
+    return this.#options.end;
+  }
+
   get phase(): Phase {
     return this.#phase;
   }

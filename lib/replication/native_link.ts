@@ -168,7 +168,7 @@ export class NativeLink {
     if (options.outdates) {
       // A peer that does not answer is left to the generations: they say who is newer.
       const outdated = this.#native.outdatePeer().catch(() => {});
-      await Promise.race([outdated, this.#changes.sleep(OUTDATE_MS)]);
+      await this.#atMost(OUTDATE_MS, outdated);
     }
     if (!isDown()) {
       this.#farewell = { why: reason, again: options.again };
@@ -179,6 +179,16 @@ export class NativeLink {
     if (isDown()) return;
     this.#native.linkStop(reason);
     await this.#changes.until(isDown, BYE_MS);
+  }
+
+  /** Waits, and leaves no timer behind: that would keep the worker alive. */
+  async #atMost(ms: number, awaited: Promise<void>): Promise<void> {
+    let cancel = () => {};
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#clock.after(ms, resolve);
+    });
+    await Promise.race([awaited, late]);
+    cancel();
   }
 
   /** The peer said farewell. */
