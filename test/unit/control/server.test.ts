@@ -85,8 +85,9 @@ test('answers, errors and ids', async () => {
   await withServer(async (_, path) => {
     const client = await ControlClient.connect(path);
     assert.equal(await client.call('x', { a: 1 }), { method: 'x', params: { a: 1 } });
-    const error = await client.call('fail').catch((e) => e);
+    const error = await client.call('fail').catch((e: TidemarkError) => e);
     assert.instance(error, TidemarkError);
+    if (!(error instanceof TidemarkError)) return;
     assert.equal([error.code, error.message], ['SOME_CODE', 'some reason']);
     client.close();
     const raw = new Raw(path);
@@ -288,10 +289,10 @@ test('a client of nobody is told that no daemon runs; one whose daemon goes, tha
   const path = newPath();
   const server = await ControlServer.listen(path, () => new Promise(() => undefined));
   const client = await ControlClient.connect(path);
-  const pending = client.call('x').catch((e) => e);
+  const pending = client.call('x').catch((e: TidemarkError) => e);
   await client.call('events');
   await server.close();
-  assert.is((await pending).code, 'DISCONNECTED');
+  assert.is(((await pending) as TidemarkError).code, 'DISCONNECTED');
   await client.closed;
 });
 
