@@ -69,6 +69,8 @@ class Rings implements LinkBytes {
   feed(bytes: Uint8Array): number {
     assert.is(this.#stalled, false, 'feed() while there is no room');
     const taken = this.#random.below(3) === 0 ? this.#random.below(bytes.length) : bytes.length;
+    // The native thread may say at any time that there is something to send.
+    this.connection!.drainOutgoing();
     this.received.update(bytes.subarray(0, taken));
     this.receivedBytes += taken;
     if (taken < bytes.length) {
