@@ -14,7 +14,8 @@ export type NodeName = (typeof NODES)[number];
 export const VOLUME = 'demo';
 export type FrontendKind = 'ublk' | 'nbd';
 
-const CLI = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+// lib/demo and dist/demo are equally deep below the package's top; what runs is always the compiled one.
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const COMMAND_MS = 60_000;
 
 export class Cluster {
@@ -23,11 +24,18 @@ export class Cluster {
   private readonly daemons = new Map<NodeName, ChildProcess>();
   private readonly wires: Wire[] = [];
   private readonly ports = new Map<NodeName, number>();
+  private readonly protocol: 'A' | 'C';
   private readonly tell: (line: string) => void;
 
-  private constructor(directory: string, frontend: FrontendKind, tell: (line: string) => void) {
+  private constructor(
+    directory: string,
+    frontend: FrontendKind,
+    protocol: 'A' | 'C',
+    tell: (line: string) => void,
+  ) {
     this.directory = directory;
     this.frontend = frontend;
+    this.protocol = protocol;
     this.tell = tell;
   }
 
@@ -36,8 +44,10 @@ export class Cluster {
     frontend: FrontendKind,
     bytes: number,
     tell: (line: string) => void,
+    protocol: 'A' | 'C' = 'C',
   ): Promise<Cluster> {
-    const cluster = new Cluster(await mkdtemp(join(tmpdir(), 'tidemark-demo-')), frontend, tell);
+    const directory = await mkdtemp(join(tmpdir(), 'tidemark-demo-'));
+    const cluster = new Cluster(directory, frontend, protocol, tell);
     try {
       await cluster.prepare(bytes);
     } catch (error) {
@@ -82,7 +92,7 @@ export class Cluster {
       `  node: '${self}',`,
       '  volumes: [{',
       `  name: '${VOLUME}',`,
-      `  protocol: 'C',`,
+      `  protocol: '${this.protocol}',`,
       '  nodes: {',
       ...nodes,
       '  },',
