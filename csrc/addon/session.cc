@@ -92,7 +92,6 @@ void Session::on_wake(napi_env env, napi_value, void* context, void*) {
 
 void Session::handle(Delivery delivery) {
   if (!javascript_runs(env_)) return;
-  if (!delivery.answers.empty() || !delivery.events.empty()) told_ = true;
   for (const Answer& answer : delivery.answers) settle(answer);
   if (closed_) {
     for (const Event& event : delivery.events) {

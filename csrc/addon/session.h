@@ -73,8 +73,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool closed() const { return closed_; }
   // Only while not closed.
   Engine& engine() { return *engine_; }
-  // Never older than an answer or an event that JavaScript had.
-  VolumeStatus status() { return engine_->status(std::exchange(told_, false)); }
+  // Of now: whoever asks may have heard of an answer, an event or the end of a request.
+  VolumeStatus status() { return engine_->status(true); }
 
   // Starts something that answers later. The promise, or nullptr with an exception pending.
   napi_value call(const std::function<void(Engine&, const Reply&)>& start);
@@ -106,7 +106,6 @@ class Session : public std::enable_shared_from_this<Session> {
   Listener* listener_ = nullptr;
   uint64_t last_call_ = 0;
   std::map<uint64_t, napi_deferred> calls_;  // waiting
-  bool told_ = false;                        // something, since status() was asked for
   bool closed_ = false;                      // close() was called
   Napi::Reference<Napi::Value> close_promise_;
   napi_deferred close_deferred_ = nullptr;
