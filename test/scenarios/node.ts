@@ -152,7 +152,7 @@ export class ClusterNode {
     }
   }
 
-  /** Waits until it is linked and nothing is left to resync. */
+  /** Waits until it is linked and nothing is left to resync, or on its way. Nobody may be writing. */
   synced(): Promise<VolumeJson> {
     return this.until(
       'connected and in step',
@@ -161,6 +161,7 @@ export class ClusterNode {
         peer.connection === 'Connected' &&
         peer.disk === 'UpToDate' &&
         peer.dirty_chunks === 0 &&
+        peer.in_flight_writes === 0 &&
         peer.resync === null,
       this.place.patienceMs * 3,
     );
