@@ -43,12 +43,15 @@ MetadataError io_error(const char* what, int error) {
   return {"METADATA_IO", std::string(what) + " failed: " + std::strerror(-error)};
 }
 
-std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layout, Superblock* sb) {
+std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layout,
+                                              Superblock* sb) {
   ++sb->serial;
   const Buffer buffer = make_buffer(1);
   for (uint32_t copy = 0; copy < 2; ++copy) {  // R14: one copy, durable, then the other
     encode_superblock(*sb, copy, block_at(buffer, 0));
-    if (const int error = io.write(layout.superblock_block(copy) * kBlockSize, buffer.get(), kBlockSize); error != 0) {
+    if (const int error =
+            io.write(layout.superblock_block(copy) * kBlockSize, buffer.get(), kBlockSize);
+        error != 0) {
       return io_error("writing the superblock", error);
     }
     if (const int error = io.flush(); error != 0) return io_error("flushing the superblock", error);
@@ -68,13 +71,18 @@ std::string hex(const Uuid& id) {
 
 std::string error_code(SuperblockError error) {
   switch (error) {
-    case SuperblockError::kNone: return "";
-    case SuperblockError::kBlank: return "METADATA_BLANK";
-    case SuperblockError::kForeign: return "METADATA_FOREIGN";
+    case SuperblockError::kNone:
+      return "";
+    case SuperblockError::kBlank:
+      return "METADATA_BLANK";
+    case SuperblockError::kForeign:
+      return "METADATA_FOREIGN";
     case SuperblockError::kVersionNewer:
-    case SuperblockError::kVersionOlder: return "METADATA_VERSION";
+    case SuperblockError::kVersionOlder:
+      return "METADATA_VERSION";
     case SuperblockError::kChecksum:
-    case SuperblockError::kGeometry: return "METADATA_DAMAGED";
+    case SuperblockError::kGeometry:
+      return "METADATA_DAMAGED";
   }
   return "METADATA_DAMAGED";
 }
@@ -85,12 +93,13 @@ struct RingRead {
 };
 
 // `start_number`: transactions before it count as never written (superblock.h).
-std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, const Layout& layout, uint32_t node_slot,
-                                       RingRead* out) {
+std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, const Layout& layout,
+                                       uint32_t node_slot, RingRead* out) {
   const uint64_t blocks = layout.log_ring_blocks;
   const Buffer buffer = make_buffer(blocks);
   const uint64_t first = layout.log_first_block + node_slot * blocks;
-  if (const int error = io.read(first * kBlockSize, buffer.get(), blocks * kBlockSize); error != 0) {
+  if (const int error = io.read(first * kBlockSize, buffer.get(), blocks * kBlockSize);
+      error != 0) {
     return io_error("reading the activity log", error);
   }
   const LogBlockName name{first_word(sb.metadata_id), node_slot, layout.geometry.log_extents};
@@ -99,23 +108,27 @@ std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, con
   out->transactions.resize(blocks);
   const uint64_t start = node_slot == sb.node_slot ? sb.log_start_number : 1;
   for (uint64_t block = 0; block < blocks; ++block) {
-    const LogBlockStatus status = parse_log_block(name, block_at(buffer, block), &out->transactions[block]);
+    const LogBlockStatus status =
+        parse_log_block(name, block_at(buffer, block), &out->transactions[block]);
     blank[block] = status == LogBlockStatus::kNeverWritten ||
                    (status == LogBlockStatus::kGood && out->transactions[block].number < start);
     if (status == LogBlockStatus::kGood && !blank[block]) good[block] = &out->transactions[block];
   }
-  out->replay = replay_log(good, std::span<const bool>(blank.get(), blocks), layout.geometry.log_extents, start);
+  out->replay = replay_log(good, std::span<const bool>(blank.get(), blocks),
+                           layout.geometry.log_extents, start);
   out->replay.next_number = std::max(out->replay.next_number, start);
   if (out->replay.status == LogReplay::Status::kUnusable) {
     // A new log must not be mistaken for part of what is left of this one.
     for (const LogTransaction* transaction : good) {
-      if (transaction != nullptr) out->replay.next_number = std::max(out->replay.next_number, transaction->number + 1);
+      if (transaction != nullptr)
+        out->replay.next_number = std::max(out->replay.next_number, transaction->number + 1);
     }
   }
   return std::nullopt;
 }
 
-std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, const Layout& layout, Attachment* out) {
+std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, const Layout& layout,
+                                       Attachment* out) {
   const Buffer buffer = make_buffer(kBatchBlocks);
   const uint64_t volume_bytes = layout.geometry.volume_bytes;
   for (uint32_t slot = 0; slot < layout.geometry.peer_slots; ++slot) {
@@ -130,7 +143,9 @@ std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, con
     uint64_t untrusted = 0;
     for (uint64_t at = 0; at < map->block_count(); at += kBatchBlocks) {
       const uint64_t count = std::min(kBatchBlocks, map->block_count() - at);
-      if (const int error = io.read(layout.map_block(slot, at) * kBlockSize, buffer.get(), count * kBlockSize); error != 0) {
+      if (const int error =
+              io.read(layout.map_block(slot, at) * kBlockSize, buffer.get(), count * kBlockSize);
+          error != 0) {
         // Unreadable is like untrusted: what cannot be read counts as dirty (R15).
         for (uint64_t index = 0; index < count; ++index) map->load_untrusted(at + index);
         untrusted += count;
@@ -138,7 +153,8 @@ std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, con
       }
       std::array<uint64_t, kMapBlockWords> words;
       for (uint64_t index = 0; index < count; ++index) {
-        const MapBlockName name{first_word(sb.metadata_id), slot, at + index, layout.geometry.chunk_bytes};
+        const MapBlockName name{first_word(sb.metadata_id), slot, at + index,
+                                layout.geometry.chunk_bytes};
         switch (parse_map_block(name, block_at(buffer, index), words)) {
           case MapBlockStatus::kGood:
             map->load_block(at + index, words);
@@ -153,7 +169,8 @@ std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, con
       }
     }
     if (untrusted != 0) {
-      out->warnings.push_back(std::to_string(untrusted) + " map blocks of peer slot " + std::to_string(slot) +
+      out->warnings.push_back(std::to_string(untrusted) + " map blocks of peer slot " +
+                              std::to_string(slot) +
                               " cannot be trusted; what they stand for counts as dirty");
     }
     out->maps[slot] = std::move(map);
@@ -169,11 +186,14 @@ std::optional<MetadataError> write_stale_maps(MetadataIo& io, const Attachment& 
     // An all-dirty slot says so in the superblock; its blocks follow with the sweeps.
     if (map == nullptr || (attachment.superblock.slots[slot].flags & kSlotAllDirty) != 0) continue;
     std::vector<uint64_t> written;
-    for (std::optional<uint64_t> block = map->next_stale(0); block; block = map->next_stale(*block + 1)) {
+    for (std::optional<uint64_t> block = map->next_stale(0); block;
+         block = map->next_stale(*block + 1)) {
       map->begin_write(*block, words);
-      encode_map_block({first_word(attachment.superblock.metadata_id), slot, *block, map->chunk_bytes()}, words,
-                       block_at(buffer, 0));
-      if (const int error = io.write(attachment.layout.map_block(slot, *block) * kBlockSize, buffer.get(), kBlockSize);
+      encode_map_block(
+          {first_word(attachment.superblock.metadata_id), slot, *block, map->chunk_bytes()}, words,
+          block_at(buffer, 0));
+      if (const int error = io.write(attachment.layout.map_block(slot, *block) * kBlockSize,
+                                     buffer.get(), kBlockSize);
           error != 0) {
         return io_error("writing a map block", error);
       }
@@ -187,16 +207,19 @@ std::optional<MetadataError> write_stale_maps(MetadataIo& io, const Attachment& 
 
 }  // namespace
 
-std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& superblock, const Layout& layout, bool zeroed) {
+std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& superblock,
+                                             const Layout& layout, bool zeroed) {
   if (!zeroed) {
     const Buffer zeroes = make_buffer(kBatchBlocks);
     for (uint64_t at = 0; at < layout.total_blocks; at += kBatchBlocks) {
       const uint64_t count = std::min(kBatchBlocks, layout.total_blocks - at);
-      if (const int error = io.write(at * kBlockSize, zeroes.get(), count * kBlockSize); error != 0) {
+      if (const int error = io.write(at * kBlockSize, zeroes.get(), count * kBlockSize);
+          error != 0) {
         return io_error("zeroing the metadata area", error);
       }
     }
-    if (const int error = io.flush(); error != 0) return io_error("flushing the metadata area", error);
+    if (const int error = io.flush(); error != 0)
+      return io_error("flushing the metadata area", error);
   }
   Superblock sb = superblock;
   return write_superblock(io, layout, &sb);
@@ -204,12 +227,14 @@ std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& s
 
 std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes, Superblock* out,
                                              std::vector<std::string>* warnings) {
-  if (area_bytes < 2 * kBlockSize) return MetadataError{"METADATA_BLANK", "the metadata area is too small to hold anything"};
+  if (area_bytes < 2 * kBlockSize)
+    return MetadataError{"METADATA_BLANK", "the metadata area is too small to hold anything"};
   const Buffer buffer = make_buffer(2);
   const uint64_t places[2] = {0, area_bytes / kBlockSize * kBlockSize - kBlockSize};
   SuperblockParse parsed[2];
   for (int copy = 0; copy < 2; ++copy) {
-    if (const int error = io.read(places[copy], buffer.get() + copy * kBlockSize, kBlockSize); error != 0) {
+    if (const int error = io.read(places[copy], buffer.get() + copy * kBlockSize, kBlockSize);
+        error != 0) {
       parsed[copy].error = SuperblockError::kChecksum;
       parsed[copy].message = std::string("cannot be read: ") + std::strerror(-error);
       continue;
@@ -219,31 +244,40 @@ std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes
   // A newer program's copy is never second-guessed by an older copy beside it.
   for (int copy = 0; copy < 2; ++copy) {
     if (parsed[copy].error == SuperblockError::kVersionNewer) {
-      return MetadataError{"METADATA_VERSION", "superblock copy " + std::to_string(copy) + ": " + parsed[copy].message};
+      return MetadataError{"METADATA_VERSION",
+                           "superblock copy " + std::to_string(copy) + ": " + parsed[copy].message};
     }
   }
-  const bool good[2] = {parsed[0].error == SuperblockError::kNone, parsed[1].error == SuperblockError::kNone};
-  if (good[0] && good[1] && !(parsed[0].superblock.metadata_id == parsed[1].superblock.metadata_id)) {
-    return MetadataError{"METADATA_DAMAGED",
-                         "the two superblock copies belong to different metadata (" + hex(parsed[0].superblock.metadata_id) +
-                             " and " + hex(parsed[1].superblock.metadata_id) +
-                             "): the backing was resized or overwritten; look at both with dump-md"};
+  const bool good[2] = {parsed[0].error == SuperblockError::kNone,
+                        parsed[1].error == SuperblockError::kNone};
+  if (good[0] && good[1] &&
+      !(parsed[0].superblock.metadata_id == parsed[1].superblock.metadata_id)) {
+    return MetadataError{
+        "METADATA_DAMAGED",
+        "the two superblock copies belong to different metadata (" +
+            hex(parsed[0].superblock.metadata_id) + " and " +
+            hex(parsed[1].superblock.metadata_id) +
+            "): the backing was resized or overwritten; look at both with dump-md"};
   }
   if (good[0] || good[1]) {
-    const int best = !good[0] || (good[1] && parsed[1].superblock.serial > parsed[0].superblock.serial) ? 1 : 0;
+    const int best =
+        !good[0] || (good[1] && parsed[1].superblock.serial > parsed[0].superblock.serial) ? 1 : 0;
     if (!good[1 - best]) {
-      warnings->push_back("superblock copy " + std::to_string(1 - best) + " is unusable (" + parsed[1 - best].message +
+      warnings->push_back("superblock copy " + std::to_string(1 - best) + " is unusable (" +
+                          parsed[1 - best].message +
                           "); the other one counts and it is written anew");
     }
     *out = parsed[best].superblock;
     return std::nullopt;
   }
   const int named = parsed[0].error == SuperblockError::kBlank ? 1 : 0;
-  return MetadataError{error_code(parsed[named].error),
-                       "no usable superblock: copy 0: " + parsed[0].message + "; copy 1: " + parsed[1].message};
+  return MetadataError{
+      error_code(parsed[named].error),
+      "no usable superblock: copy 0: " + parsed[0].message + "; copy 1: " + parsed[1].message};
 }
 
-std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes, const Expectation& expected,
+std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes,
+                                             const Expectation& expected,
                                              std::unique_ptr<Attachment>* out) {
   auto attachment = std::make_unique<Attachment>();
   Superblock& sb = attachment->superblock;
@@ -251,18 +285,23 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
   attachment->layout = make_layout(sb.geometry);
   const Layout& layout = attachment->layout;
   if (layout.bytes() > area_bytes) {
-    return MetadataError{"METADATA_DAMAGED", "the metadata need " + std::to_string(layout.bytes()) + " bytes and the area has " +
+    return MetadataError{"METADATA_DAMAGED", "the metadata need " + std::to_string(layout.bytes()) +
+                                                 " bytes and the area has " +
                                                  std::to_string(area_bytes)};
   }
   if (expected.device_bytes != 0 && sb.device_bytes != expected.device_bytes) {
-    return MetadataError{"METADATA_MISMATCH", "the backing disk has " + std::to_string(expected.device_bytes) +
-                                                  " bytes; it had " + std::to_string(sb.device_bytes) +
-                                                  " when the metadata were created"};
+    return MetadataError{"METADATA_MISMATCH",
+                         "the backing disk has " + std::to_string(expected.device_bytes) +
+                             " bytes; it had " + std::to_string(sb.device_bytes) +
+                             " when the metadata were created"};
   }
-  if (expected.block_bytes != 0 && sb.block_bytes % expected.block_bytes != 0 && expected.block_bytes > sb.block_bytes &&
+  if (expected.block_bytes != 0 && sb.block_bytes % expected.block_bytes != 0 &&
+      expected.block_bytes > sb.block_bytes &&
       sb.geometry.volume_bytes % expected.block_bytes != 0) {
-    return MetadataError{"METADATA_MISMATCH", "the backing disk's logical block is " + std::to_string(expected.block_bytes) +
-                                                  " bytes and the volume's size " + std::to_string(sb.geometry.volume_bytes) +
+    return MetadataError{"METADATA_MISMATCH", "the backing disk's logical block is " +
+                                                  std::to_string(expected.block_bytes) +
+                                                  " bytes and the volume's size " +
+                                                  std::to_string(sb.geometry.volume_bytes) +
                                                   " is no multiple of it"};
   }
   attachment->crashed = (sb.flags & kNodeAttached) != 0;
@@ -272,17 +311,21 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
   }
   if (auto error = read_maps(io, sb, layout, attachment.get())) return error;
 
+  bool ring_unusable = false;
   // R13: every non-empty log is replayed, whoever's it was; unused slots are asked too.
   for (uint32_t node_slot = 0; node_slot < layout.geometry.node_slots; ++node_slot) {
     RingRead ring;
     if (auto error = read_ring(io, sb, layout, node_slot, &ring)) return error;
     if (ring.replay.status == LogReplay::Status::kUnusable) {
+      ring_unusable = ring_unusable || node_slot == sb.node_slot;
       // Nothing tells which extents were hot: everything is dirty, for everybody.
-      attachment->warnings.push_back("the activity log of node slot " + std::to_string(node_slot) + " is unusable (" +
-                                     (ring.replay.why != nullptr ? ring.replay.why : "?") + "): all chunks count as dirty");
+      attachment->warnings.push_back(
+          "the activity log of node slot " + std::to_string(node_slot) + " is unusable (" +
+          (ring.replay.why != nullptr ? ring.replay.why : "?") + "): all chunks count as dirty");
       for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
         if (attachment->maps[slot] == nullptr) continue;
-        attachment->replayed_chunks += attachment->maps[slot]->chunk_count() - attachment->maps[slot]->count();
+        attachment->replayed_chunks +=
+            attachment->maps[slot]->chunk_count() - attachment->maps[slot]->count();
         attachment->maps[slot]->mark_all();
         sb.slots[slot].flags |= kSlotAllDirty;
       }
@@ -299,11 +342,25 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
     attachment->replayed_extents += ring.replay.extents.size();
     if (node_slot == sb.node_slot) attachment->log_next_number = ring.replay.next_number;
   }
-  // Durable before the log is used again; then the log is empty and the node says that it is attached.
+  // Durable before the log is used again; then the log is empty and the node says that it is
+  // attached.
   if (auto error = write_stale_maps(io, *attachment)) return error;
   sb.log_start_number = attachment->log_next_number;
   sb.flags |= kNodeAttached;
   if (auto error = write_superblock(io, layout, &sb)) return error;
+  if (ring_unusable) {
+    // All dirty is durable now. Without this, what is damaged would be found, and everything
+    // marked, at every attach.
+    const Buffer zeroes = make_buffer(layout.log_ring_blocks);
+    const uint64_t first = layout.log_first_block + sb.node_slot * layout.log_ring_blocks;
+    if (const int error =
+            io.write(first * kBlockSize, zeroes.get(), layout.log_ring_blocks * kBlockSize);
+        error != 0) {
+      return io_error("zeroing the unusable activity log", error);
+    }
+    if (const int error = io.flush(); error != 0)
+      return io_error("flushing the activity log", error);
+  }
   *out = std::move(attachment);
   return std::nullopt;
 }

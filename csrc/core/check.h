@@ -1,4 +1,5 @@
-// What must hold, or the process ends here: a state machine that went on from a broken invariant could lose data.
+// What must hold, or the process ends here: a state machine that went on from a broken invariant
+// could lose data.
 #pragma once
 
 #include <cstdio>
@@ -7,7 +8,8 @@
 namespace tidemark {
 
 inline void check(bool holds, const char* what) {
-  if (holds) [[likely]] return;
+  if (holds) [[likely]]
+    return;
   std::fprintf(stderr, "tidemark: internal error: %s\n", what);
   std::abort();
 }

@@ -1,4 +1,5 @@
-// The link's life, and the sending side: frames, epochs, the transfer log and what acknowledgements do to it.
+// The link's life, and the sending side: frames, epochs, the transfer log and what acknowledgements
+// do to it.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -23,7 +24,8 @@ uint32_t VolumeImpl::find_slot(const Uuid& peer) const {
 HandshakeState VolumeImpl::handshake_state(const Uuid& peer) const {
   HandshakeState out;
   out.serial = state_serial;
-  out.idle = link.state == Connection::kStandAlone && link.idle && !role_changing && gate_commits == 0;
+  out.idle =
+      link.state == Connection::kStandAlone && link.idle && !role_changing && gate_commits == 0;
   out.role = role;
   out.disk = disk_state();
   out.volume_bytes = layout().geometry.volume_bytes;
@@ -65,14 +67,16 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     slot = 0;
     while (slot < layout().geometry.peer_slots && tracked(slot)) ++slot;
     if (slot >= layout().geometry.peer_slots) {
-      done(-ENOSPC, "all " + std::to_string(layout().geometry.peer_slots) + " peer slots are in use");
+      done(-ENOSPC,
+           "all " + std::to_string(layout().geometry.peer_slots) + " peer slots are in use");
       return;
     }
     PeerSlot fresh;
     fresh.node_id = params.peer_id;
     fresh.flags = kSlotInUse | kSlotAllDirty;
     peer_slot(slot) = fresh;
-    attachment->maps[slot] = std::make_unique<DirtyMap>(layout().geometry.volume_bytes, layout().geometry.chunk_bytes);
+    attachment->maps[slot] =
+        std::make_unique<DirtyMap>(layout().geometry.volume_bytes, layout().geometry.chunk_bytes);
     attachment->maps[slot]->mark_all();
     commit = true;
   }
@@ -81,7 +85,9 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   const PeerSlot before = peer;
   std::memset(peer.name, 0, sizeof peer.name);
   size_t name_bytes = std::min(params.peer_name.size(), sizeof peer.name - 1);
-  while (name_bytes > 0 && name_bytes < params.peer_name.size() && (params.peer_name[name_bytes] & 0xc0) == 0x80) --name_bytes;
+  while (name_bytes > 0 && name_bytes < params.peer_name.size() &&
+         (params.peer_name[name_bytes] & 0xc0) == 0x80)
+    --name_bytes;
   std::memcpy(peer.name, params.peer_name.data(), name_bytes);
   peer.last_generation = params.peer_current;
   peer.flags &= ~kSlotPeerOutdated;  // it stays the last primary until this node is promoted
@@ -108,7 +114,8 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     peer.bitmap_generation = kGenerationNone;
     peer.flags &= ~kSlotSyncEnding;
   }
-  commit = commit || params.side != SyncSide::kNone || std::memcmp(before.name, peer.name, sizeof peer.name) != 0 ||
+  commit = commit || params.side != SyncSide::kNone ||
+           std::memcmp(before.name, peer.name, sizeof peer.name) != 0 ||
            before.flags != peer.flags || before.last_generation != peer.last_generation;
 
   const uint32_t serial = ++link.serial;
@@ -148,7 +155,8 @@ bool VolumeImpl::link_start() {
   link.heard_us = now_us;
   link.sent_us = now_us;
   link.progress_us = now_us;
-  link.state = link.params.side == SyncSide::kNone ? Connection::kConnected : Connection::kExchangingMaps;
+  link.state =
+      link.params.side == SyncSide::kNone ? Connection::kConnected : Connection::kExchangingMaps;
   changed();
   if (link.params.side == SyncSide::kNone) {
     // Equal copies: what a crash or an orderly disconnect left behind has been answered.
@@ -195,7 +203,8 @@ void VolumeImpl::link_stop(const std::string& why) {
 }
 
 void VolumeImpl::link_check_idle() {
-  if (!link.stopping || link.writes_out != 0 || link.epoch_flushing || link.target_finishing) return;
+  if (!link.stopping || link.writes_out != 0 || link.epoch_flushing || link.target_finishing)
+    return;
   if (!drop_tasks()) return;
   link.stopping = false;
   link.idle = true;
@@ -229,7 +238,8 @@ bool VolumeImpl::send_frame(FrameHeader header, const uint8_t* payload, bool hea
   return true;
 }
 
-// Frames without payload keep their order among each other and before any write that follows (room_for).
+// Frames without payload keep their order among each other and before any write that follows
+// (room_for).
 void VolumeImpl::send_or_queue(const FrameHeader& header) {
   if (!link.controls.empty() || !link.written.empty() || !send_frame(header, nullptr, false)) {
     link.controls.push_back(header);
@@ -239,16 +249,20 @@ void VolumeImpl::send_or_queue(const FrameHeader& header) {
 void VolumeImpl::flush_controls() {
   send_written();
   if (!link.written.empty()) return;
-  while (!link.controls.empty() && send_frame(link.controls.front(), nullptr, false)) link.controls.pop_front();
+  while (!link.controls.empty() && send_frame(link.controls.front(), nullptr, false))
+    link.controls.pop_front();
 }
 
-// What the peer needs of this step of a write: the frame, its place in the transfer log, and the epoch it waits for.
+// What the peer needs of this step of a write: the frame, its place in the transfer log, and the
+// epoch it waits for.
 void VolumeImpl::append_sent(Write* write) {
   const Protocol protocol = link.params.protocol;
   if (write->kind == IoKind::kFlush) {
     const bool nothing_open = transfer.open_epoch_writes() == 0;
-    if (nothing_open && transfer.closed_epochs() == 0) return;  // all that was sent is durable there
-    const uint32_t epoch = nothing_open && link.last_closed_hard ? transfer.open_epoch() - 1 : close_epoch(true);
+    if (nothing_open && transfer.closed_epochs() == 0)
+      return;  // all that was sent is durable there
+    const uint32_t epoch =
+        nothing_open && link.last_closed_hard ? transfer.open_epoch() - 1 : close_epoch(true);
     if (protocol == Protocol::kC) {
       write->epoch_wait = epoch;
       epoch_wait.push_back(write);
@@ -266,14 +280,16 @@ void VolumeImpl::append_sent(Write* write) {
   header.offset = write->aligned.offset;
   header.length = static_cast<uint32_t>(write->aligned.length);
   if (write->fua) header.flags |= kFrameFua;
-  // Protocol A, at the bound of its window: this write waits for the peer, as MD's write-behind does.
-  const bool window_full =
-      link.application_in_log >= limits.window_writes || link.application_bytes + write->aligned.length > limits.window_bytes;
+  // Protocol A, at the bound of its window: this write waits for the peer, as MD's write-behind
+  // does.
+  const bool window_full = link.application_in_log >= limits.window_writes ||
+                           link.application_bytes + write->aligned.length > limits.window_bytes;
   const bool wait = protocol == Protocol::kC || window_full;
   const uint8_t* payload = nullptr;
   if (write->piece_kind == IoKind::kWrite) {
     header.payload_bytes = header.length;
-    payload = write->bounce != nullptr ? write->bounce : write->data + (write->piece.offset - write->range.offset);
+    payload = write->bounce != nullptr ? write->bounce
+                                       : write->data + (write->piece.offset - write->range.offset);
   }
   if (wait) header.flags |= kFrameAckWritten;
   check(send_frame(header, payload, true), "a write was sent without room");
@@ -304,7 +320,8 @@ uint32_t VolumeImpl::close_epoch(bool hard) {
   return epoch;
 }
 
-// R7: everything that the peer may not have is marked. The writes that waited for it go on to the gate.
+// R7: everything that the peer may not have is marked. The writes that waited for it go on to the
+// gate.
 void VolumeImpl::forget_transfer_log() {
   std::vector<Write*> waiting;
   while (const TransferEntry* entry = transfer.front()) {
@@ -326,13 +343,15 @@ void VolumeImpl::forget_transfer_log() {
     check(write->acks_pending > 0, "a write waits for more acknowledgements than it sent");
     --write->acks_pending;
   }
-  // A write may stand here once for each of its pieces; it is settled with the last, and may be gone after that.
+  // A write may stand here once for each of its pieces; it is settled with the last, and may be
+  // gone after that.
   std::sort(waiting.begin(), waiting.end());
   waiting.erase(std::unique(waiting.begin(), waiting.end()), waiting.end());
   for (Write* write : waiting) settle(write);
 }
 
-void VolumeImpl::acknowledge_written(const FrameHeader& header, const std::vector<WrittenRange>& ranges) {
+void VolumeImpl::acknowledge_written(const FrameHeader& header,
+                                     const std::vector<WrittenRange>& ranges) {
   for (const WrittenRange& range : ranges) {
     if (range.count > transfer.count()) {
       fail_frame(header, "acknowledges more writes than were sent");
@@ -341,12 +360,15 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header, const std::vecto
     for (uint64_t sequence = range.first; sequence < range.first + range.count; ++sequence) {
       TransferEntry* entry = transfer.find(sequence);
       if (entry == nullptr || entry->acknowledged) {
-        fail_frame(header, "acknowledges write " + std::to_string(sequence) + ", which does not wait for it");
+        fail_frame(header, "acknowledges write " + std::to_string(sequence) +
+                               ", which does not wait for it");
         return;
       }
       if (range.error != 0) {
-        // Its disk is not what it was: it is apart from now on, and everything it may miss is marked.
-        if (entry->resync && entry->owner != nullptr) static_cast<SyncTask*>(entry->owner)->voided = true;
+        // Its disk is not what it was: it is apart from now on, and everything it may miss is
+        // marked.
+        if (entry->resync && entry->owner != nullptr)
+          static_cast<SyncTask*>(entry->owner)->voided = true;
         link_stop("the peer could not write " + std::to_string(entry->range.length) + " bytes at " +
                   std::to_string(entry->range.offset) + ": " + std::strerror(-range.error));
         return;
@@ -403,12 +425,14 @@ void VolumeImpl::pop_durable() {
 
 void VolumeImpl::poll_link() {
   if (now_us - link.heard_us > limits.peer_timeout_us) {
-    link_stop("nothing was heard from the peer for " + std::to_string((now_us - link.heard_us) / 1000) + " ms");
+    link_stop("nothing was heard from the peer for " +
+              std::to_string((now_us - link.heard_us) / 1000) + " ms");
     return;
   }
   if (transfer.empty()) link.progress_us = now_us;
   if (now_us - link.progress_us > kStallTimeouts * limits.peer_timeout_us) {
-    link_stop("the peer has acknowledged nothing for " + std::to_string((now_us - link.progress_us) / 1000) +
+    link_stop("the peer has acknowledged nothing for " +
+              std::to_string((now_us - link.progress_us) / 1000) +
               " ms though it is alive: its disk hangs");
     return;
   }
@@ -418,8 +442,10 @@ void VolumeImpl::poll_link() {
   if (!link_active()) return;
   const bool starving = log_full && !log_wait.empty();
   const uint32_t open = transfer.open_epoch_writes();
-  if (open > 0 && (open >= kEpochWritesMax || starving || link.resync_in_epoch >= limits.resync_requests / 2 + 1 ||
-                   open * 4 >= limits.window_writes || now_us - link.epoch_opened_us >= limits.epoch_interval_us)) {
+  if (open > 0 &&
+      (open >= kEpochWritesMax || starving ||
+       link.resync_in_epoch >= limits.resync_requests / 2 + 1 || open * 4 >= limits.window_writes ||
+       now_us - link.epoch_opened_us >= limits.epoch_interval_us)) {
     close_epoch(false);
   }
   flush_controls();
@@ -432,14 +458,16 @@ void VolumeImpl::poll_link() {
 }
 
 bool VolumeImpl::send_control(const std::string& json) {
-  if (!link_active() || json.empty() || json.size() > kSendHeadroom / 2 || !link.controls.empty()) return false;
+  if (!link_active() || json.empty() || json.size() > kSendHeadroom / 2 || !link.controls.empty())
+    return false;
   FrameHeader header;
   header.type = FrameType::kControl;
   header.payload_bytes = static_cast<uint32_t>(json.size());
   return send_frame(header, reinterpret_cast<const uint8_t*>(json.data()), false);
 }
 
-// The last primary is the source when a crash left marks between equal generations (rule 42 of the decision), so that it is kept.
+// The last primary is the source when a crash left marks between equal generations (rule 42 of the
+// decision), so that it is kept.
 void VolumeImpl::set_peer_role(Role peer_role) {
   if (!link_active() || link.peer_role == peer_role) return;
   link.peer_role = peer_role;

@@ -54,7 +54,8 @@ bool MetadataWriter::idle() const {
 void MetadataWriter::fail(const char* what, int error) {
   if (!failed_) {
     failed_ = true;
-    host_.event({EventKind::kIoError, std::string("metadata: ") + what + " failed: " + std::strerror(-error)});
+    host_.event({EventKind::kIoError,
+                 std::string("metadata: ") + what + " failed: " + std::strerror(-error)});
   }
 }
 
@@ -79,14 +80,17 @@ void MetadataWriter::start_commit() {
   superblock_io_.length = kBlockSize;
   superblock_io_.buffer = superblock_buffer_;
   superblock_io_.context = this;
-  superblock_io_.done = [](void* self, Io* io) { static_cast<MetadataWriter*>(self)->commit_written(io); };
+  superblock_io_.done = [](void* self, Io* io) {
+    static_cast<MetadataWriter*>(self)->commit_written(io);
+  };
   host_.submit(&superblock_io_);
 }
 
 void MetadataWriter::commit_written(Io* io) {
   if (io->result != 0) fail("writing the superblock", io->result);
   if (commit_copy_ == 0 && io->result == 0) {
-    // The image of copy 0 is what is durable now; the same content goes to copy 1, whatever changed since.
+    // The image of copy 0 is what is durable now; the same content goes to copy 1, whatever changed
+    // since.
     commit_copy_ = 1;
     const SuperblockParse parsed = parse_superblock(as_block(superblock_buffer_));
     check(parsed.error == SuperblockError::kNone, "own superblock does not parse");
@@ -176,7 +180,8 @@ void MetadataWriter::pump_job() {
     std::array<uint64_t, kMapBlockWords> words;
     DirtyMap& map = *maps_[id.slot];
     map.begin_write(id.block, words);
-    encode_map_block({metadata_id_, id.slot, id.block, map.chunk_bytes()}, words, as_block(write.buffer));
+    encode_map_block({metadata_id_, id.slot, id.block, map.chunk_bytes()}, words,
+                     as_block(write.buffer));
     write.busy = true;
     ++job_out_;
     write.io = Io{};
@@ -244,7 +249,8 @@ void MetadataWriter::job_flushed(bool ok) {
 // --- activity log ---
 
 void MetadataWriter::poll_log() {
-  if (log_phase_ != LogPhase::kIdle || failed_ || log_ == nullptr || !log_->transaction_wanted()) return;
+  if (log_phase_ != LogPhase::kIdle || failed_ || log_ == nullptr || !log_->transaction_wanted())
+    return;
   transaction_ = &log_->start_transaction();
   ++transactions_;
   if (transaction_->evicted.empty()) {
@@ -260,7 +266,8 @@ void MetadataWriter::poll_log() {
       const ChunkRange blocks = maps_[slot]->blocks_of({extent * extent_bytes, extent_bytes});
       for (uint64_t block = blocks.first; block < blocks.first + blocks.count; ++block) {
         if (!maps_[slot]->block_stale_set(block)) continue;
-        const bool listed = !job.blocks.empty() && job.blocks.back().slot == slot && job.blocks.back().block == block;
+        const bool listed = !job.blocks.empty() && job.blocks.back().slot == slot &&
+                            job.blocks.back().block == block;
         if (!listed) job.blocks.push_back({slot, block});
       }
     }
@@ -278,7 +285,8 @@ void MetadataWriter::poll_log() {
 
 void MetadataWriter::write_log_block() {
   log_phase_ = LogPhase::kBlock;
-  encode_log_block({metadata_id_, superblock_.node_slot, layout_.geometry.log_extents}, *transaction_, as_block(log_buffer_));
+  encode_log_block({metadata_id_, superblock_.node_slot, layout_.geometry.log_extents},
+                   *transaction_, as_block(log_buffer_));
   log_io_ = Io{};
   log_io_.target = IoTarget::kMeta;
   log_io_.kind = IoKind::kWrite;
@@ -287,7 +295,9 @@ void MetadataWriter::write_log_block() {
   log_io_.length = kBlockSize;
   log_io_.buffer = log_buffer_;
   log_io_.context = this;
-  log_io_.done = [](void* self, Io* io) { static_cast<MetadataWriter*>(self)->log_written(io->result); };
+  log_io_.done = [](void* self, Io* io) {
+    static_cast<MetadataWriter*>(self)->log_written(io->result);
+  };
   host_.submit(&log_io_);
 }
 

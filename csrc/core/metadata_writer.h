@@ -1,12 +1,17 @@
-// Writes the metadata of a running volume: superblock commits, map blocks, activity log transactions.
+// Writes the metadata of a running volume: superblock commits, map blocks, activity log
+// transactions.
 //
 // Invariants
-// - A superblock change is written with FUA to copy 0, then to copy 1; a commit is done after both (R14). Commits asked for while one is
+// - A superblock change is written with FUA to copy 0, then to copy 1; a commit is done after both
+// (R14). Commits asked for while one is
 //   under way share the next.
-// - A log transaction that evicts: map blocks of the evicted extents for every slot and a flush of the backing disk, all durable, then the log
+// - A log transaction that evicts: map blocks of the evicted extents for every slot and a flush of
+// the backing disk, all durable, then the log
 //   block with FUA; one that only adds: the log block alone (R2).
-// - One map job is under way at a time, so that no map block has two writes in flight. Evictions go before sweeps.
-// - After any metadata write failed nothing is promised any more: failed() stays true, everything that waits is told so.
+// - One map job is under way at a time, so that no map block has two writes in flight. Evictions go
+// before sweeps.
+// - After any metadata write failed nothing is promised any more: failed() stays true, everything
+// that waits is told so.
 #pragma once
 
 #include <array>

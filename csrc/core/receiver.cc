@@ -10,8 +10,9 @@
 namespace tidemark {
 
 void VolumeImpl::fail_frame(const FrameHeader& header, const std::string& what) {
-  link_stop(std::string("the peer's ") + frame_type_text(header.type) + " frame (sequence " + std::to_string(header.sequence) +
-            ", offset " + std::to_string(header.offset) + ", length " + std::to_string(header.length) + ", epoch " +
+  link_stop(std::string("the peer's ") + frame_type_text(header.type) + " frame (sequence " +
+            std::to_string(header.sequence) + ", offset " + std::to_string(header.offset) +
+            ", length " + std::to_string(header.length) + ", epoch " +
             std::to_string(header.epoch) + ") cannot be right: " + what);
 }
 
@@ -25,7 +26,8 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
     FrameHeader header;
     const FrameError error = parse_frame_header(rest.first<kFrameHeaderBytes>(), &header);
     if (error != FrameError::kNone) {
-      link_stop(std::string("the peer sent something that is no frame: ") + frame_error_text(error));
+      link_stop(std::string("the peer sent something that is no frame: ") +
+                frame_error_text(error));
       break;
     }
     if (header.incarnation != link.params.incarnation) {
@@ -46,10 +48,13 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
   return used;
 }
 
-VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header, std::span<const uint8_t> payload) {
-  const bool is_write =
-      header.type == FrameType::kData || header.type == FrameType::kZeroes || header.type == FrameType::kDiscard;
-  if (is_write && (link.writes_out >= kReceivedWritesMax || link.epochs.size() >= kReceivedEpochsMax)) return Handled::kLater;
+VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
+                                       std::span<const uint8_t> payload) {
+  const bool is_write = header.type == FrameType::kData || header.type == FrameType::kZeroes ||
+                        header.type == FrameType::kDiscard;
+  if (is_write &&
+      (link.writes_out >= kReceivedWritesMax || link.epochs.size() >= kReceivedEpochsMax))
+    return Handled::kLater;
   const uint32_t crc = payload.empty() ? 0 : crc32c(0, payload.data(), payload.size());
   if (crc != header.payload_crc) {
     fail_frame(header, "its payload does not match its checksum");
@@ -85,7 +90,8 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header, std::span<cons
     case FrameType::kSyncDoneAck:
       return receive_sync_done_ack(header);
     case FrameType::kControl:
-      emit(EventKind::kControl, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()));
+      emit(EventKind::kControl,
+           std::string(reinterpret_cast<const char*>(payload.data()), payload.size()));
       break;
     case FrameType::kPing:
       break;
@@ -129,7 +135,8 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header, std::span<cons
   return link_active() ? Handled::kYes : Handled::kFailed;
 }
 
-VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header, std::span<const uint8_t> payload) {
+VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header,
+                                              std::span<const uint8_t> payload) {
   const auto wrong = [&](const std::string& what) {
     fail_frame(header, what);
     return Handled::kFailed;
@@ -143,10 +150,14 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header, std::sp
   if (header.offset > size || header.length > size - header.offset) {
     return wrong("it reaches past the volume's end at " + std::to_string(size));
   }
-  if (data ? payload.size() != header.length : !payload.empty()) return wrong("payload and length differ");
-  if (!data && header.length > kZeroPieceMax) return wrong("longer than " + std::to_string(kZeroPieceMax));
-  if (header.sequence != link.expect_sequence) return wrong("expected sequence " + std::to_string(link.expect_sequence));
-  if (header.epoch != link.receive_epoch) return wrong("expected epoch " + std::to_string(link.receive_epoch));
+  if (data ? payload.size() != header.length : !payload.empty())
+    return wrong("payload and length differ");
+  if (!data && header.length > kZeroPieceMax)
+    return wrong("longer than " + std::to_string(kZeroPieceMax));
+  if (header.sequence != link.expect_sequence)
+    return wrong("expected sequence " + std::to_string(link.expect_sequence));
+  if (header.epoch != link.receive_epoch)
+    return wrong("expected epoch " + std::to_string(link.receive_epoch));
   if (resync ? link.state != Connection::kSyncTarget : role == Role::kPrimary) {
     return wrong(resync ? "this node is not the target of a resync" : "this node is primary");
   }
@@ -168,9 +179,9 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header, std::sp
 
   Write* write = new_write();
   write->origin = resync ? Origin::kResync : Origin::kReplicated;
-  write->kind = data                                   ? IoKind::kWrite
-                : header.type == FrameType::kDiscard   ? IoKind::kDiscard
-                                                       : IoKind::kWriteZeroes;
+  write->kind = data                                 ? IoKind::kWrite
+                : header.type == FrameType::kDiscard ? IoKind::kDiscard
+                                                     : IoKind::kWriteZeroes;
   write->range = {header.offset, header.length};
   write->data = buffer;
   write->data_bytes = data ? header.length : 0;
@@ -190,10 +201,12 @@ void VolumeImpl::received_write_done(Write* write) {
       if (epoch.number != write->epoch) continue;
       ++epoch.finished;
       epoch.failed = epoch.failed || write->error != 0;
-      if (write->origin == Origin::kResync && write->error == 0) epoch.resynced.push_back(write->range);
+      if (write->origin == Origin::kResync && write->error == 0)
+        epoch.resynced.push_back(write->range);
       break;
     }
-    if (write->acknowledge || write->error != 0) link.written.push_back({write->sequence, 1, write->error});
+    if (write->acknowledge || write->error != 0)
+      link.written.push_back({write->sequence, 1, write->error});
   }
   const int error = write->error;
   free_write(write);
@@ -205,9 +218,11 @@ void VolumeImpl::received_write_done(Write* write) {
 VolumeImpl::Handled VolumeImpl::receive_barrier(const FrameHeader& header) {
   const bool open = !link.epochs.empty() && link.epochs.back().number == link.receive_epoch;
   const uint64_t writes = open ? link.epochs.back().started : 0;
-  if (header.epoch != link.receive_epoch || header.offset != writes || header.sequence + 1 != link.expect_sequence) {
-    fail_frame(header, "epoch " + std::to_string(link.receive_epoch) + " is open here with " + std::to_string(writes) +
-                           " writes, the last of them " + std::to_string(link.expect_sequence - 1));
+  if (header.epoch != link.receive_epoch || header.offset != writes ||
+      header.sequence + 1 != link.expect_sequence) {
+    fail_frame(header, "epoch " + std::to_string(link.receive_epoch) + " is open here with " +
+                           std::to_string(writes) + " writes, the last of them " +
+                           std::to_string(link.expect_sequence - 1));
     return Handled::kFailed;
   }
   if (!open) {
@@ -224,7 +239,8 @@ VolumeImpl::Handled VolumeImpl::receive_barrier(const FrameHeader& header) {
   return Handled::kYes;
 }
 
-// R10: an epoch is acknowledged after all writes of it and of older ones completed, and a flush that began afterwards succeeded.
+// R10: an epoch is acknowledged after all writes of it and of older ones completed, and a flush
+// that began afterwards succeeded.
 void VolumeImpl::pump_epochs() {
   if (link.epoch_flushing) return;
   uint32_t upto = 0;
@@ -238,7 +254,9 @@ void VolumeImpl::pump_epochs() {
   link.epoch_flush_io = Io{};
   link.epoch_flush_io.kind = IoKind::kFlush;
   link.epoch_flush_io.context = this;
-  link.epoch_flush_io.done = [](void* self, Io*) { static_cast<VolumeImpl*>(self)->epoch_flushed(); };
+  link.epoch_flush_io.done = [](void* self, Io*) {
+    static_cast<VolumeImpl*>(self)->epoch_flushed();
+  };
   host.submit(&link.epoch_flush_io);
 }
 
@@ -249,7 +267,8 @@ void VolumeImpl::epoch_flushed() {
     return;
   }
   if (link.epoch_flush_io.result != 0) {
-    disk_failed(std::string("flush for the peer failed: ") + std::strerror(-link.epoch_flush_io.result));
+    disk_failed(std::string("flush for the peer failed: ") +
+                std::strerror(-link.epoch_flush_io.result));
     link_stop("the local disk failed");
     return;
   }
@@ -276,7 +295,8 @@ void VolumeImpl::send_written() {
             [](const WrittenRange& a, const WrittenRange& b) { return a.first < b.first; });
   std::vector<WrittenRange> ranges;
   for (const WrittenRange& one : link.written) {
-    if (!ranges.empty() && ranges.back().error == one.error && ranges.back().first + ranges.back().count == one.first) {
+    if (!ranges.empty() && ranges.back().error == one.error &&
+        ranges.back().first + ranges.back().count == one.first) {
       ++ranges.back().count;
     } else {
       ranges.push_back(one);

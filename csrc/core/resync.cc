@@ -35,7 +35,9 @@ void VolumeImpl::sync_start() {
 void VolumeImpl::send_maps() {
   const DirtyMap* map = link_map();
   while (link.state == Connection::kExchangingMaps && !link.map_sent) {
-    if (host.send_space() < kFrameHeaderBytes + kMapPieceBytes + kSendHeadroom || !link.controls.empty()) return;
+    if (host.send_space() < kFrameHeaderBytes + kMapPieceBytes + kSendHeadroom ||
+        !link.controls.empty())
+      return;
     std::vector<uint8_t> code;
     const uint64_t next = encode_runs(*map, link.map_next, kMapPieceBytes, &code);
     FrameHeader header;
@@ -47,11 +49,14 @@ void VolumeImpl::send_maps() {
     link.map_next = next;
     link.map_sent = next >= map->chunk_count();
   }
-  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received) maps_exchanged();
+  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received)
+    maps_exchanged();
 }
 
-VolumeImpl::Handled VolumeImpl::receive_map(const FrameHeader& header, std::span<const uint8_t> payload) {
-  if (link.state != Connection::kExchangingMaps || link.map_received || header.offset != link.map_receive_next) {
+VolumeImpl::Handled VolumeImpl::receive_map(const FrameHeader& header,
+                                            std::span<const uint8_t> payload) {
+  if (link.state != Connection::kExchangingMaps || link.map_received ||
+      header.offset != link.map_receive_next) {
     fail_frame(header, "no map is expected here");
     return Handled::kFailed;
   }
@@ -65,12 +70,14 @@ VolumeImpl::Handled VolumeImpl::receive_map(const FrameHeader& header, std::span
   link.map_receive_next = *next;
   link.map_received = last;
   send_maps();
-  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received) maps_exchanged();
+  if (link.state == Connection::kExchangingMaps && link.map_sent && link.map_received)
+    maps_exchanged();
   return Handled::kYes;
 }
 
 void VolumeImpl::maps_exchanged() {
-  link.state = link.params.side == SyncSide::kSource ? Connection::kSyncSource : Connection::kSyncTarget;
+  link.state =
+      link.params.side == SyncSide::kSource ? Connection::kSyncSource : Connection::kSyncTarget;
   changed();
   emit(EventKind::kSyncStarted, std::to_string(link_map()->count()) + " chunks");
   emit(EventKind::kLinkState, connection_text(link.state));
@@ -153,7 +160,8 @@ void VolumeImpl::task_send(SyncTask* task) {
     return;
   }
   if (task->io.result != 0) {
-    const std::string why = "reading " + std::to_string(task->piece.length) + " bytes at " + std::to_string(task->piece.offset) +
+    const std::string why = "reading " + std::to_string(task->piece.length) + " bytes at " +
+                            std::to_string(task->piece.offset) +
                             " for the resync failed: " + std::strerror(-task->io.result);
     emit(EventKind::kIoError, why);
     link_stop(why);
@@ -181,11 +189,13 @@ void VolumeImpl::task_send(SyncTask* task) {
   task->buffer = nullptr;
   task->next = task->piece.end();
   task->step = SyncTask::Step::kIdle;
-  if (task->next == task->range.end()) link.sync_chunks_sent += link_map()->outward(task->range).count;
+  if (task->next == task->range.end())
+    link.sync_chunks_sent += link_map()->outward(task->range).count;
   locks.release(&task->lock);
 }
 
-// R9: the bits are cleared when exactly what was read is durable there, and nothing was marked since.
+// R9: the bits are cleared when exactly what was read is durable there, and nothing was marked
+// since.
 void VolumeImpl::task_durable(SyncTask* task, ByteRange range, bool failed) {
   task->voided = task->voided || failed;
   task->durable_bytes += range.length;
@@ -209,7 +219,9 @@ void VolumeImpl::end_task(SyncTask* task) {
 }
 
 void VolumeImpl::void_tasks(ByteRange range) {
-  for (SyncTask& task : link.tasks) task.voided = task.voided || task.range.overlaps(link_map()->bytes_of(link_map()->outward(range)));
+  for (SyncTask& task : link.tasks)
+    task.voided =
+        task.voided || task.range.overlaps(link_map()->bytes_of(link_map()->outward(range)));
 }
 
 // The link is gone: tasks whose read is under way stay until it ends.
@@ -221,7 +233,8 @@ bool VolumeImpl::drop_tasks() {
       continue;
     }
     if (task.buffer != nullptr) host.buffer_put(task.buffer, task.buffer_bytes);
-    const bool locked = task.step == SyncTask::Step::kLocking || task.step == SyncTask::Step::kWaiting;
+    const bool locked =
+        task.step == SyncTask::Step::kLocking || task.step == SyncTask::Step::kWaiting;
     if (locked) {
       // Releasing may start what waited for it: take the task off the list first.
       std::list<SyncTask> one;
@@ -240,8 +253,9 @@ void VolumeImpl::check_finished() {
   announce_generation();
 }
 
-// The end, at the source: offer the generation; the target takes it over durably; only then B is forgotten. Between the offer and the answer
-// the slot says so durably: if the link or this node goes away in between, the target may share the generation (R7).
+// The end, at the source: offer the generation; the target takes it over durably; only then B is
+// forgotten. Between the offer and the answer the slot says so durably: if the link or this node
+// goes away in between, the target may share the generation (R7).
 void VolumeImpl::announce_generation() {
   if (link.finishing) return;
   link.finishing = true;
@@ -250,7 +264,8 @@ void VolumeImpl::announce_generation() {
   meta.commit([this, serial](bool ok) {
     if (!ok || link.serial != serial) return;
     if (link.state == Connection::kSyncSource && link_map()->count() != 0) {
-      link.finishing = false;  // something was marked meanwhile: not finished (no mark is left behind)
+      link.finishing =
+          false;  // something was marked meanwhile: not finished (no mark is left behind)
       return;
     }
     link.announced = sb().current;
@@ -269,7 +284,8 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   }
   PeerSlot& peer = peer_slot(link.slot);
   if (peer.bitmap_generation != link.announced) sb().push_history(peer.bitmap_generation);
-  const bool newer = sb().current != link.announced;  // a generation was made since, because of another slot
+  const bool newer =
+      sb().current != link.announced;  // a generation was made since, because of another slot
   peer.bitmap_generation = newer ? link.announced : kGenerationNone;
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
@@ -286,13 +302,15 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
     emit(EventKind::kLinkState, connection_text(link.state));
   }
   if (newer) announce_generation();
-  if (link_map()->count() != 0) link_stop("chunks were marked while the resync ended: another one follows");
+  if (link_map()->count() != 0)
+    link_stop("chunks were marked while the resync ended: another one follows");
   return link_active() ? Handled::kYes : Handled::kFailed;
 }
 
 // --- target ---
 
-// The target clears its own bits as ranges become durable here, so that an interrupted resync resumes where it was.
+// The target clears its own bits as ranges become durable here, so that an interrupted resync
+// resumes where it was.
 void VolumeImpl::target_durable(const std::vector<ByteRange>& ranges) {
   DirtyMap* map = link_map();
   for (const ByteRange& range : ranges) {
@@ -321,12 +339,14 @@ void VolumeImpl::target_durable(const std::vector<ByteRange>& ranges) {
 
 VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   const bool target = link.state == Connection::kSyncTarget;
-  if ((!target && link.state != Connection::kConnected) || role == Role::kPrimary || link.target_finishing ||
-      header.offset <= kGenerationJustCreated || header.sequence + 1 != link.expect_sequence) {
+  if ((!target && link.state != Connection::kConnected) || role == Role::kPrimary ||
+      link.target_finishing || header.offset <= kGenerationJustCreated ||
+      header.sequence + 1 != link.expect_sequence) {
     fail_frame(header, "no end of a resync is expected here");
     return Handled::kFailed;
   }
-  // R17: what the resync wrote is durable: the source has been told so for every epoch. Its generation is taken over now.
+  // R17: what the resync wrote is durable: the source has been told so for every epoch. Its
+  // generation is taken over now.
   link.target_finishing = true;
   sb().push_history(sb().current);
   if (target) sb().history = link.params.peer_history;

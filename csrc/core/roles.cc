@@ -1,4 +1,5 @@
-// Roles and generations: promote, demote, stop, and the generation that is made before anything completes apart (R7, R13, R18).
+// Roles and generations: promote, demote, stop, and the generation that is made before anything
+// completes apart (R7, R13, R18).
 #include <algorithm>
 #include <cerrno>
 #include <memory>
@@ -14,12 +15,14 @@ constexpr uint64_t kQuietTimeoutUs = 30'000'000;
 
 uint64_t VolumeImpl::fresh_generation() {
   uint64_t generation = host.random_u64();
-  while (generation <= kGenerationJustCreated || generation == sb().current) generation = host.random_u64();
+  while (generation <= kGenerationJustCreated || generation == sb().current)
+    generation = host.random_u64();
   return generation;
 }
 
-// R7: before anything completes without a tracked peer, a generation exists that it has never shared. A slot whose B is set already counts from
-// one that the peer had; a slot whose end of resync is in doubt (kSlotSyncEnding) may share the current one.
+// R7: before anything completes without a tracked peer, a generation exists that it has never
+// shared. A slot whose B is set already counts from one that the peer had; a slot whose end of
+// resync is in doubt (kSlotSyncEnding) may share the current one.
 void VolumeImpl::ensure_apart_generation() {
   if (role != Role::kPrimary || meta.failed()) return;
   bool needed = false;
@@ -65,8 +68,9 @@ void VolumeImpl::when_quiet(bool wait_requests, uint64_t deadline_us, Done done)
 void VolumeImpl::check_quiet() {
   while (!quiet.empty()) {
     Quiet& first = quiet.front();
-    const bool still = (!first.wait_requests || requests_out == 0) && writes_active == 0 && link.writes_out == 0 &&
-                       !sweeping && meta.idle() && !log->transaction_wanted();
+    const bool still = (!first.wait_requests || requests_out == 0) && writes_active == 0 &&
+                       link.writes_out == 0 && !sweeping && meta.idle() &&
+                       !log->transaction_wanted();
     if (!still && now_us < first.deadline_us && !meta.failed()) return;
     Done done = std::move(first.done);
     quiet.pop_front();
@@ -75,8 +79,8 @@ void VolumeImpl::check_quiet() {
     } else {
       done(meta.failed() ? -EIO : -EBUSY,
            meta.failed() ? "the metadata can no longer be written"
-                         : std::to_string(requests_out) + " requests and " + std::to_string(writes_active) +
-                               " writes are still under way");
+                         : std::to_string(requests_out) + " requests and " +
+                               std::to_string(writes_active) + " writes are still under way");
     }
   }
 }
@@ -93,7 +97,8 @@ void VolumeImpl::settle_metadata(std::function<void()> change, MetadataWriter::D
     changed();
     meta.commit([this, done = std::move(done)](bool committed) {
       const Geometry& geometry = layout().geometry;
-      const uint64_t extents = (geometry.volume_bytes + geometry.extent_bytes - 1) / geometry.extent_bytes;
+      const uint64_t extents =
+          (geometry.volume_bytes + geometry.extent_bytes - 1) / geometry.extent_bytes;
       log = std::make_unique<ActivityLog>(geometry.log_extents, extents, sb().log_start_number);
       log->set_now(now_us);
       meta.set_log(log.get());
@@ -120,56 +125,63 @@ void VolumeImpl::promote(bool force, Done done) {
     done(-EPERM, "the peer is primary");
     return;
   }
-  if (link.state == Connection::kPrepared || (link_active() && link.params.side == SyncSide::kTarget &&
-                                              link.state != Connection::kConnected)) {
+  if (link.state == Connection::kPrepared ||
+      (link_active() && link.params.side == SyncSide::kTarget &&
+       link.state != Connection::kConnected)) {
     done(-EBUSY, "the local copy is being brought up to date by the peer");
     return;
   }
   if (disk != DiskState::kUpToDate && !force) {
-    done(-EPERM, std::string("the local disk is ") + disk_text(disk) + " and only an UpToDate one becomes primary without force");
+    done(-EPERM, std::string("the local disk is ") + disk_text(disk) +
+                     " and only an UpToDate one becomes primary without force");
     return;
   }
   role_changing = true;
-  when_quiet(true, now_us + kQuietTimeoutUs, [this, force, done = std::move(done)](int error, const std::string& why) mutable {
-    if (error != 0) {
-      role_changing = false;
-      done(error, why);
-      return;
-    }
-    const bool inconsistent = (sb().flags & kNodeConsistent) == 0 || sb().current <= kGenerationJustCreated;
-    const auto change = [this, force, inconsistent] {
-      sb().flags |= kNodePrimary;
-      for (PeerSlot& slot : sb().slots) slot.flags &= ~kSlotPeerPrimary;  // the last primary is here
-      if (!force) return;
-      if (inconsistent) {
-        // What is here now is the truth from now on; nobody else has it.
-        sb().push_history(sb().current);
-        sb().current = fresh_generation();
-        for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-          if (!tracked(slot)) continue;
-          peer_slot(slot).flags |= kSlotAllDirty;
-          if (attachment->maps[slot] != nullptr) attachment->maps[slot]->mark_all();
-        }
-      }
-      sb().flags |= kNodeConsistent | kNodeWasUpToDate;
-      sb().flags &= ~kNodeOutdated;
-    };
-    settle_metadata(change, [this, force, inconsistent, done = std::move(done)](bool ok) {
-      role_changing = false;
-      if (!ok) {
-        done(-EIO, "the metadata can no longer be written");
-        return;
-      }
-      role = Role::kPrimary;
-      changed();
-      tell_role();
-      emit(EventKind::kRole, role_text(role));
-      emit(EventKind::kDiskState, disk_text(disk_state()));
-      done(0, "");
-      if (force && inconsistent) link_stop("the data here were declared to be the truth");
-      retry_send();
-    });
-  });
+  when_quiet(true, now_us + kQuietTimeoutUs,
+             [this, force, done = std::move(done)](int error, const std::string& why) mutable {
+               if (error != 0) {
+                 role_changing = false;
+                 done(error, why);
+                 return;
+               }
+               const bool inconsistent =
+                   (sb().flags & kNodeConsistent) == 0 || sb().current <= kGenerationJustCreated;
+               const auto change = [this, force, inconsistent] {
+                 sb().flags |= kNodePrimary;
+                 for (PeerSlot& slot : sb().slots)
+                   slot.flags &= ~kSlotPeerPrimary;  // the last primary is here
+                 if (!force) return;
+                 if (inconsistent) {
+                   // What is here now is the truth from now on; nobody else has it.
+                   sb().push_history(sb().current);
+                   sb().current = fresh_generation();
+                   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+                     if (!tracked(slot)) continue;
+                     peer_slot(slot).flags |= kSlotAllDirty;
+                     if (attachment->maps[slot] != nullptr) attachment->maps[slot]->mark_all();
+                   }
+                 }
+                 sb().flags |= kNodeConsistent | kNodeWasUpToDate;
+                 sb().flags &= ~kNodeOutdated;
+               };
+               settle_metadata(change,
+                               [this, force, inconsistent, done = std::move(done)](bool ok) {
+                                 role_changing = false;
+                                 if (!ok) {
+                                   done(-EIO, "the metadata can no longer be written");
+                                   return;
+                                 }
+                                 role = Role::kPrimary;
+                                 changed();
+                                 tell_role();
+                                 emit(EventKind::kRole, role_text(role));
+                                 emit(EventKind::kDiskState, disk_text(disk_state()));
+                                 done(0, "");
+                                 if (force && inconsistent)
+                                   link_stop("the data here were declared to be the truth");
+                                 retry_send();
+                               });
+             });
 }
 
 void VolumeImpl::tell_role() {
@@ -202,36 +214,40 @@ void VolumeImpl::demote(Done done) {
     done(-EBUSY, "I/O is suspended with requests waiting: " + suspend_reason);
     return;
   }
-  // Requests are gone when the frontend is; what they wrote may still be on its way to the peer (R18).
-  when_quiet(true, now_us + kQuietTimeoutUs, [this, done = std::move(done)](int error, const std::string& why) mutable {
-    if (error != 0) {
-      done(error, why);
-      return;
-    }
-    drain_peer([this, done = std::move(done)](int, const std::string&) mutable {
-      role_changing = true;
-      when_quiet(true, now_us + kQuietTimeoutUs, [this, done = std::move(done)](int again, const std::string& reason) mutable {
-        if (again != 0) {
-          role_changing = false;
-          done(again, reason);
-          return;
-        }
-        settle_metadata([this] { sb().flags &= ~kNodePrimary; },
-                        [this, done = std::move(done)](bool ok) {
-                          role_changing = false;
-                          if (!ok) {
-                            done(-EIO, "the metadata can no longer be written");
-                            return;
-                          }
-                          role = Role::kSecondary;
-                          changed();
-                          tell_role();
-                          emit(EventKind::kRole, role_text(role));
-                          done(0, "");
-                        });
-      });
-    });
-  });
+  // Requests are gone when the frontend is; what they wrote may still be on its way to the peer
+  // (R18).
+  when_quiet(true, now_us + kQuietTimeoutUs,
+             [this, done = std::move(done)](int error, const std::string& why) mutable {
+               if (error != 0) {
+                 done(error, why);
+                 return;
+               }
+               drain_peer([this, done = std::move(done)](int, const std::string&) mutable {
+                 role_changing = true;
+                 when_quiet(
+                     true, now_us + kQuietTimeoutUs,
+                     [this, done = std::move(done)](int again, const std::string& reason) mutable {
+                       if (again != 0) {
+                         role_changing = false;
+                         done(again, reason);
+                         return;
+                       }
+                       settle_metadata([this] { sb().flags &= ~kNodePrimary; },
+                                       [this, done = std::move(done)](bool ok) {
+                                         role_changing = false;
+                                         if (!ok) {
+                                           done(-EIO, "the metadata can no longer be written");
+                                           return;
+                                         }
+                                         role = Role::kSecondary;
+                                         changed();
+                                         tell_role();
+                                         emit(EventKind::kRole, role_text(role));
+                                         done(0, "");
+                                       });
+                     });
+               });
+             });
 }
 
 void VolumeImpl::invalidate(uint32_t slot, Done done) {
@@ -257,7 +273,8 @@ void VolumeImpl::invalidate(uint32_t slot, Done done) {
   });
 }
 
-// A clean stop. With requests still under way (a forced one) the log is left as it is and the next attach replays it.
+// A clean stop. With requests still under way (a forced one) the log is left as it is and the next
+// attach replays it.
 void VolumeImpl::stop(Done done) {
   if (stopped) {
     done(0, "");
@@ -270,17 +287,18 @@ void VolumeImpl::stop(Done done) {
     std::deque<Request*> waiting;
     waiting.swap(suspended_requests);
     for (Request* request : waiting) complete_now(request, -EIO);
-    when_quiet(true, now_us + kQuietTimeoutUs, [this, done = std::move(done)](int error, const std::string& why) mutable {
-      if (error != 0) {
-        done(error, why);
-        return;
-      }
-      const auto change = [this] { sb().flags &= ~(kNodePrimary | kNodeAttached); };
-      // kNodeCrashedPrimary stays until a peer has been told (rule 40 of the decision).
-      settle_metadata(change, [done = std::move(done)](bool ok) {
-        done(ok ? 0 : -EIO, ok ? "" : "the metadata can no longer be written");
-      });
-    });
+    when_quiet(true, now_us + kQuietTimeoutUs,
+               [this, done = std::move(done)](int error, const std::string& why) mutable {
+                 if (error != 0) {
+                   done(error, why);
+                   return;
+                 }
+                 const auto change = [this] { sb().flags &= ~(kNodePrimary | kNodeAttached); };
+                 // kNodeCrashedPrimary stays until a peer has been told (rule 40 of the decision).
+                 settle_metadata(change, [done = std::move(done)](bool ok) {
+                   done(ok ? 0 : -EIO, ok ? "" : "the metadata can no longer be written");
+                 });
+               });
   });
 }
 

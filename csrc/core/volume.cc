@@ -13,38 +13,52 @@ const char* role_text(Role role) { return role == Role::kPrimary ? "Primary" : "
 
 const char* disk_text(DiskState disk) {
   switch (disk) {
-    case DiskState::kDiskless: return "Diskless";
-    case DiskState::kFailed: return "Failed";
-    case DiskState::kInconsistent: return "Inconsistent";
-    case DiskState::kOutdated: return "Outdated";
-    case DiskState::kConsistent: return "Consistent";
-    case DiskState::kUpToDate: return "UpToDate";
+    case DiskState::kDiskless:
+      return "Diskless";
+    case DiskState::kFailed:
+      return "Failed";
+    case DiskState::kInconsistent:
+      return "Inconsistent";
+    case DiskState::kOutdated:
+      return "Outdated";
+    case DiskState::kConsistent:
+      return "Consistent";
+    case DiskState::kUpToDate:
+      return "UpToDate";
   }
   return "?";
 }
 
 const char* connection_text(Connection connection) {
   switch (connection) {
-    case Connection::kStandAlone: return "StandAlone";
-    case Connection::kPrepared: return "Prepared";
-    case Connection::kExchangingMaps: return "ExchangingMaps";
-    case Connection::kSyncSource: return "SyncSource";
-    case Connection::kSyncTarget: return "SyncTarget";
-    case Connection::kConnected: return "Connected";
+    case Connection::kStandAlone:
+      return "StandAlone";
+    case Connection::kPrepared:
+      return "Prepared";
+    case Connection::kExchangingMaps:
+      return "ExchangingMaps";
+    case Connection::kSyncSource:
+      return "SyncSource";
+    case Connection::kSyncTarget:
+      return "SyncTarget";
+    case Connection::kConnected:
+      return "Connected";
   }
   return "?";
 }
 
-VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in, uint32_t block_bytes_in,
-                       bool shares_device)
+VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in,
+                       uint32_t block_bytes_in, bool shares_device)
     : host(host_in),
       attachment(std::move(attachment_in)),
       block_bytes(block_bytes_in),
       meta({host_in, attachment->superblock, attachment->layout, attachment->maps, shares_device}),
       transfer(kTransferEntries) {
   const Geometry& geometry = layout().geometry;
-  const uint64_t extent_count = (geometry.volume_bytes + geometry.extent_bytes - 1) / geometry.extent_bytes;
-  log = std::make_unique<ActivityLog>(geometry.log_extents, extent_count, attachment->log_next_number);
+  const uint64_t extent_count =
+      (geometry.volume_bytes + geometry.extent_bytes - 1) / geometry.extent_bytes;
+  log = std::make_unique<ActivityLog>(geometry.log_extents, extent_count,
+                                      attachment->log_next_number);
   meta.set_log(log.get());
   meta.on_log_changed([this](bool ok) {
     if (ok) {
@@ -142,20 +156,24 @@ void VolumeImpl::poll(uint64_t now) {
 uint64_t VolumeImpl::next_deadline() const {
   uint64_t deadline = next_sweep_us;
   if (link_active()) {
-    deadline = std::min({deadline, link.heard_us + limits.peer_timeout_us + 1, link.sent_us + limits.ping_interval_us});
-    if (transfer.open_epoch_writes() > 0) deadline = std::min(deadline, link.epoch_opened_us + limits.epoch_interval_us);
+    deadline = std::min({deadline, link.heard_us + limits.peer_timeout_us + 1,
+                         link.sent_us + limits.ping_interval_us});
+    if (transfer.open_epoch_writes() > 0)
+      deadline = std::min(deadline, link.epoch_opened_us + limits.epoch_interval_us);
   }
-  if (link.state == Connection::kPrepared) deadline = std::min(deadline, link.prepared_us + limits.peer_timeout_us + 1);
+  if (link.state == Connection::kPrepared)
+    deadline = std::min(deadline, link.prepared_us + limits.peer_timeout_us + 1);
   for (const Quiet& waiter : quiet) deadline = std::min(deadline, waiter.deadline_us);
   return deadline;
 }
 
-// The lazy part of the metadata: idle extents leave the log, so that a crash after a quiet time costs nearly no resync, and
-// cleared bits reach the disk.
+// The lazy part of the metadata: idle extents leave the log, so that a crash after a quiet time
+// costs nearly no resync, and cleared bits reach the disk.
 void VolumeImpl::sweep() {
   next_sweep_us = now_us + limits.flush_interval_us;
   if (sweeping || role_changing || stopped || meta.failed()) return;
-  if (now_us > limits.flush_interval_us) log->retire_idle(now_us - limits.flush_interval_us, kRetireMax);
+  if (now_us > limits.flush_interval_us)
+    log->retire_idle(now_us - limits.flush_interval_us, kRetireMax);
   if (meta.stale_blocks() == 0) return;
   sweeping = true;
   meta.sweep_maps(kSweepBlocks, [this](bool ok) {
@@ -163,7 +181,8 @@ void VolumeImpl::sweep() {
     if (!ok) return;
     bool changed_flags = false;
     for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-      // Once every block of an all-dirty map is on disk the blocks say more than the flag: a resync resumes where it was.
+      // Once every block of an all-dirty map is on disk the blocks say more than the flag: a resync
+      // resumes where it was.
       if ((peer_slot(slot).flags & kSlotAllDirty) != 0 && peer_slot(slot).bitmap_generation != 0 &&
           attachment->maps[slot] != nullptr && attachment->maps[slot]->stale_blocks() == 0) {
         peer_slot(slot).flags &= ~kSlotAllDirty;
@@ -225,7 +244,8 @@ VolumeStatus VolumeImpl::status() const {
 
 // --- the public face ---
 
-Volume::Volume(Host& host, std::unique_ptr<Attachment> attachment, uint32_t block_bytes, bool meta_shares_device)
+Volume::Volume(Host& host, std::unique_ptr<Attachment> attachment, uint32_t block_bytes,
+               bool meta_shares_device)
     : impl_(std::make_unique<Impl>(host, std::move(attachment), block_bytes, meta_shares_device)) {}
 Volume::~Volume() = default;
 
@@ -247,8 +267,12 @@ void Volume::resume() { impl_->resume(); }
 void Volume::stop(Done done) { impl_->stop(std::move(done)); }
 void Volume::outdate_peer(Done done) { impl_->outdate_peer(std::move(done)); }
 
-HandshakeState Volume::handshake_state(const Uuid& peer_id) const { return impl_->handshake_state(peer_id); }
-void Volume::link_prepare(const LinkParams& params, Done done) { impl_->link_prepare(params, std::move(done)); }
+HandshakeState Volume::handshake_state(const Uuid& peer_id) const {
+  return impl_->handshake_state(peer_id);
+}
+void Volume::link_prepare(const LinkParams& params, Done done) {
+  impl_->link_prepare(params, std::move(done));
+}
 bool Volume::link_start() { return impl_->link_start(); }
 void Volume::link_stop(const std::string& why) { impl_->link_stop(why); }
 bool Volume::send_control(const std::string& json) { return impl_->send_control(json); }

@@ -24,26 +24,28 @@
 
 namespace tidemark {
 
-inline constexpr uint32_t kTransferEntries = 8192;       // bound of the transfer log
-inline constexpr size_t kSendHeadroom = 64u << 10;       // kept free in the send ring for acknowledgements and barriers
-inline constexpr uint32_t kZeroPieceMax = 16u << 20;     // bytes of one zero or discard piece
+inline constexpr uint32_t kTransferEntries = 8192;  // bound of the transfer log
+inline constexpr size_t kSendHeadroom =
+    64u << 10;  // kept free in the send ring for acknowledgements and barriers
+inline constexpr uint32_t kZeroPieceMax = 16u << 20;  // bytes of one zero or discard piece
 inline constexpr uint32_t kResyncPieceBytes = 256u << 10;
-inline constexpr uint32_t kResyncTaskBytes = 1u << 20;   // or one chunk, if that is larger
+inline constexpr uint32_t kResyncTaskBytes = 1u << 20;  // or one chunk, if that is larger
 inline constexpr uint32_t kMapPieceBytes = 32u << 10;
-inline constexpr uint32_t kReceivedWritesMax = 1024;     // peer's writes under way here
+inline constexpr uint32_t kReceivedWritesMax = 1024;  // peer's writes under way here
 inline constexpr uint32_t kReceivedEpochsMax = 4096;
-inline constexpr uint32_t kEpochWritesMax = 256;         // bookkeeping close
+inline constexpr uint32_t kEpochWritesMax = 256;  // bookkeeping close
 inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;
-inline constexpr uint64_t kStallTimeouts = 7;            // peer timeouts without any acknowledgement: its disk hangs, the link is given up
+inline constexpr uint64_t kStallTimeouts =
+    7;  // peer timeouts without any acknowledgement: its disk hangs, the link is given up
 
 // A run of dirty chunks being copied to the target.
 struct SyncTask {
   VolumeImpl* volume = nullptr;
-  ByteRange range;               // whole chunks
-  uint64_t next = 0;             // first byte not yet sent
-  uint64_t durable_bytes = 0;    // acknowledged as durable there
-  bool voided = false;           // something in it was marked since it was read, or failed (R9)
+  ByteRange range;             // whole chunks
+  uint64_t next = 0;           // first byte not yet sent
+  uint64_t durable_bytes = 0;  // acknowledged as durable there
+  bool voided = false;         // something in it was marked since it was read, or failed (R9)
   ByteRange piece;
   uint8_t* buffer = nullptr;
   size_t buffer_bytes = 0;
@@ -67,13 +69,13 @@ struct LinkState {
   Connection state = Connection::kStandAlone;
   LinkParams params;
   uint32_t slot = kNoSlot;
-  uint32_t serial = 0;            // counts links, so that late acknowledgements of an old one are known
-  bool idle = true;               // no write of the last link is under way (R16)
-  bool stopping = false;          // down, but not idle yet
+  uint32_t serial = 0;    // counts links, so that late acknowledgements of an old one are known
+  bool idle = true;       // no write of the last link is under way (R16)
+  bool stopping = false;  // down, but not idle yet
   uint64_t prepared_us = 0;
   uint64_t heard_us = 0;
   uint64_t sent_us = 0;
-  uint64_t progress_us = 0;       // the last acknowledgement, or when the transfer log was last empty
+  uint64_t progress_us = 0;  // the last acknowledgement, or when the transfer log was last empty
   Role peer_role{};
   DiskState peer_disk{};
 
@@ -84,14 +86,15 @@ struct LinkState {
   bool last_closed_hard = false;  // the last closed epoch ended with an ordering barrier
   uint64_t application_in_log = 0;
   uint64_t application_bytes = 0;
-  std::deque<FrameHeader> controls;  // headers that found no room (barriers, epoch acknowledgements, sync done ...)
+  std::deque<FrameHeader>
+      controls;  // headers that found no room (barriers, epoch acknowledgements, sync done ...)
 
   // receiving
-  size_t unread = 0;               // bytes that the last link_input left
+  size_t unread = 0;  // bytes that the last link_input left
   uint64_t expect_sequence = 1;
   uint32_t receive_epoch = 1;
-  uint32_t writes_out = 0;        // peer's writes under way here
-  bool hard_wait = false;         // a hard barrier is not durable yet: nothing behind it is looked at
+  uint32_t writes_out = 0;  // peer's writes under way here
+  bool hard_wait = false;   // a hard barrier is not durable yet: nothing behind it is looked at
   std::deque<ReceivedEpoch> epochs;
   bool epoch_flushing = false;
   uint32_t epoch_flush_upto = 0;
@@ -99,24 +102,26 @@ struct LinkState {
   std::vector<WrittenRange> written;  // acknowledgements of this turn
 
   // resync
-  uint64_t map_next = 0;          // first chunk of the map not yet sent
+  uint64_t map_next = 0;  // first chunk of the map not yet sent
   bool map_sent = false;
   bool map_received = false;
   uint64_t map_receive_next = 0;
-  uint64_t cursor = 0;            // source: where the pass over the map is
+  uint64_t cursor = 0;  // source: where the pass over the map is
   std::list<SyncTask> tasks;
-  bool finishing = false;         // kSyncDone is prepared or sent
-  uint64_t announced = 0;         // the generation that kSyncDone offered, 0 none
+  bool finishing = false;  // kSyncDone is prepared or sent
+  uint64_t announced = 0;  // the generation that kSyncDone offered, 0 none
   uint64_t sync_started_us = 0;
   uint64_t sync_done_bytes = 0;
   uint64_t sync_chunks_sent = 0;
-  std::map<uint64_t, uint64_t> target_done;  // target: durable resync ranges that do not make whole chunks yet (begin -> end)
+  std::map<uint64_t, uint64_t> target_done;  // target: durable resync ranges that do not make whole
+                                             // chunks yet (begin -> end)
   bool target_finishing = false;
   Done outdate_done;
 };
 
 struct VolumeImpl {
-  VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in, uint32_t block_bytes_in, bool shares_device);
+  VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in, uint32_t block_bytes_in,
+             bool shares_device);
   ~VolumeImpl();
 
   // --- volume.cc ---
@@ -139,14 +144,14 @@ struct VolumeImpl {
   void read_done(Write* write);
   void start_flush(Request* request);
   void start_write(Request* request);
-  void begin(Write* write);             // takes the lock
+  void begin(Write* write);  // takes the lock
   void next_piece(Write* write);
-  void modify_piece(Write* write);      // after the read of a read-modify-write
+  void modify_piece(Write* write);  // after the read of a read-modify-write
   void enter_log(Write* write);
   void enter_send(Write* write);
   void dispatch(Write* write);
   void piece_done(Write* write);
-  void settle(Write* write);            // complete it if nothing is left to wait for
+  void settle(Write* write);  // complete it if nothing is left to wait for
   void finish(Write* write);
   void retry_log();
   void retry_send();
@@ -158,8 +163,8 @@ struct VolumeImpl {
   void extents_of(ByteRange range, uint32_t* first, uint32_t* last) const;
   bool use_log(const Write* write) const;
   void mark_range(uint32_t slot, ByteRange range);
-  void mark_absent(ByteRange range);    // for every tracked slot that does not receive it (R8)
-  bool writes_held() const;             // no application write may be dispatched now
+  void mark_absent(ByteRange range);  // for every tracked slot that does not receive it (R8)
+  bool writes_held() const;           // no application write may be dispatched now
   uint64_t extent_bytes() const { return layout().geometry.extent_bytes; }
 
   // --- roles.cc ---
@@ -168,14 +173,16 @@ struct VolumeImpl {
   uint64_t fresh_generation();
   void promote(bool force, Done done);
   void demote(Done done);
-  void settle_metadata(std::function<void()> change, MetadataWriter::Done done);  // all bits on disk, log empty, superblock changed (R13)
+  void settle_metadata(
+      std::function<void()> change,
+      MetadataWriter::Done done);  // all bits on disk, log empty, superblock changed (R13)
   void when_quiet(bool wait_requests, uint64_t deadline_us, Done done);
   void check_quiet();
   void invalidate(uint32_t slot, Done done);
   void stop(Done done);
   void outdate_peer(Done done);
   void tell_role();
-  void drain_peer(Done done);           // everything sent is durable there, or the link is gone
+  void drain_peer(Done done);  // everything sent is durable there, or the link is gone
 
   // --- link.cc ---
   HandshakeState handshake_state(const Uuid& peer) const;
@@ -184,7 +191,7 @@ struct VolumeImpl {
   void link_stop(const std::string& why);
   void link_fail(const std::string& why) { link_stop(why); }
   void link_check_idle();
-  bool link_active() const;             // frames flow
+  bool link_active() const;  // frames flow
   bool receiving(uint32_t slot) const { return link_active() && link.slot == slot; }
   bool send_frame(FrameHeader header, const uint8_t* payload, bool headroom);
   void send_or_queue(const FrameHeader& header);
@@ -225,14 +232,16 @@ struct VolumeImpl {
   void task_durable(SyncTask* task, ByteRange range, bool failed);
   void void_tasks(ByteRange range);
   void end_task(SyncTask* task);
-  bool drop_tasks();                    // true when none is left
+  bool drop_tasks();  // true when none is left
   void check_finished();
   void announce_generation();
   Handled receive_sync_done(const FrameHeader& header);
   Handled receive_sync_done_ack(const FrameHeader& header);
   void target_durable(const std::vector<ByteRange>& ranges);
 
-  DirtyMap* link_map() const { return link.slot == kNoSlot ? nullptr : attachment->maps[link.slot].get(); }
+  DirtyMap* link_map() const {
+    return link.slot == kNoSlot ? nullptr : attachment->maps[link.slot].get();
+  }
   const Layout& layout() const { return attachment->layout; }
   Superblock& sb() { return attachment->superblock; }
   const Superblock& sb() const { return attachment->superblock; }
@@ -251,19 +260,20 @@ struct VolumeImpl {
   uint64_t state_serial = 1;
   bool stopped = false;
   bool role_changing = false;
-  bool disk_broken = false;        // a flush or a peer's write failed here: nothing more is promised for this disk
+  bool disk_broken =
+      false;  // a flush or a peer's write failed here: nothing more is promised for this disk
   bool suspended = false;
   std::string suspend_reason;
   std::deque<Request*> suspended_requests;
 
-  uint64_t requests_out = 0;       // submitted by frontends and not completed
-  uint64_t writes_active = 0;      // Write objects in use
-  std::deque<Write*> log_wait;     // want extents
-  bool log_retry = false;          // something was released that they may have waited for
-  bool log_full = false;           // the oldest found no free slot
-  std::deque<Write*> send_wait;    // want room towards the peer, or the end of kPrepared
-  std::deque<Write*> gate_wait;    // done, but for a durable generation (R7)
-  std::deque<Write*> epoch_wait;   // wait for an epoch at the peer, by epoch
+  uint64_t requests_out = 0;      // submitted by frontends and not completed
+  uint64_t writes_active = 0;     // Write objects in use
+  std::deque<Write*> log_wait;    // want extents
+  bool log_retry = false;         // something was released that they may have waited for
+  bool log_full = false;          // the oldest found no free slot
+  std::deque<Write*> send_wait;   // want room towards the peer, or the end of kPrepared
+  std::deque<Write*> gate_wait;   // done, but for a durable generation (R7)
+  std::deque<Write*> epoch_wait;  // wait for an epoch at the peer, by epoch
   uint32_t gate_commits = 0;
   std::deque<std::unique_ptr<Write>> write_pool;
   Write* free_writes = nullptr;
@@ -278,7 +288,7 @@ struct VolumeImpl {
   std::deque<Done> drains;
   uint64_t next_sweep_us = 0;
   bool sweeping = false;
-  VolumeStatus counters;           // only its counters are used
+  VolumeStatus counters;  // only its counters are used
 };
 
 struct Volume::Impl : VolumeImpl {

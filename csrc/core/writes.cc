@@ -11,10 +11,13 @@ namespace tidemark {
 namespace {
 
 constexpr uint64_t round_down(uint64_t value, uint64_t unit) { return value / unit * unit; }
-constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 uint8_t* allocate_bounce(uint64_t bytes) {
-  uint8_t* buffer = static_cast<uint8_t*>(std::aligned_alloc(kBlockSize, round_up(bytes, kBlockSize)));
+  uint8_t* buffer =
+      static_cast<uint8_t*>(std::aligned_alloc(kBlockSize, round_up(bytes, kBlockSize)));
   check(buffer != nullptr, "out of memory for a bounce buffer");
   return buffer;
 }
@@ -57,7 +60,8 @@ void VolumeImpl::extents_of(ByteRange range, uint32_t* first, uint32_t* last) co
   *last = static_cast<uint32_t>((range.end() - 1) / extent_bytes());
 }
 
-// R1: a node that tracks nobody but the primary it follows may skip the log: that primary's own log and transfer log cover what it sent.
+// R1: a node that tracks nobody but the primary it follows may skip the log: that primary's own log
+// and transfer log cover what it sent.
 bool VolumeImpl::use_log(const Write* write) const {
   if (write->origin == Origin::kApplication) return true;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
@@ -78,7 +82,9 @@ void VolumeImpl::mark_absent(ByteRange range) {
   }
 }
 
-bool VolumeImpl::writes_held() const { return link.state == Connection::kPrepared || role_changing; }
+bool VolumeImpl::writes_held() const {
+  return link.state == Connection::kPrepared || role_changing;
+}
 
 // --- reads ---
 
@@ -88,14 +94,17 @@ void VolumeImpl::start_read(Request* request) {
   read->kind = IoKind::kRead;
   read->range = {request->offset, request->length};
   read->aligned = align_out(read->range);
-  const bool aligned = read->aligned.offset == read->range.offset && read->aligned.length == read->range.length;
+  const bool aligned =
+      read->aligned.offset == read->range.offset && read->aligned.length == read->range.length;
   if (!aligned) read->bounce = allocate_bounce(read->aligned.length);
   read->io.kind = IoKind::kRead;
   read->io.offset = read->aligned.offset;
   read->io.length = read->aligned.length;
   read->io.buffer = aligned ? request->buffer : read->bounce;
   read->io.context = read;
-  read->io.done = [](void* context, Io*) { write_of(context)->volume->read_done(write_of(context)); };
+  read->io.done = [](void* context, Io*) {
+    write_of(context)->volume->read_done(write_of(context));
+  };
   host.submit(&read->io);
 }
 
@@ -104,7 +113,8 @@ void VolumeImpl::read_done(Write* read) {
   const int result = read->io.result;
   if (result == 0) {
     if (read->bounce != nullptr) {
-      std::memcpy(request->buffer, read->bounce + (read->range.offset - read->aligned.offset), read->range.length);
+      std::memcpy(request->buffer, read->bounce + (read->range.offset - read->aligned.offset),
+                  read->range.length);
     }
     ++counters.reads;
     counters.read_bytes += request->length;
@@ -140,7 +150,9 @@ void VolumeImpl::begin(Write* write) {
   write->lock.range = align_out(write->range);
   write->lock.exclusive = true;
   write->lock.context = write;
-  write->lock.granted = [](void* context, RangeLock*) { write_of(context)->volume->next_piece(write_of(context)); };
+  write->lock.granted = [](void* context, RangeLock*) {
+    write_of(context)->volume->next_piece(write_of(context));
+  };
   if (locks.acquire(&write->lock)) next_piece(write);
 }
 
@@ -148,7 +160,8 @@ void VolumeImpl::next_piece(Write* write) {
   const uint64_t at = write->piece.end();
   const uint64_t left = write->range.end() - at;
   if (left == 0 || write->error != 0) {
-    if (write->fua && write->kind != IoKind::kWrite && write->error == 0 && write->io.kind != IoKind::kFlush) {
+    if (write->fua && write->kind != IoKind::kWrite && write->error == 0 &&
+        write->io.kind != IoKind::kFlush) {
       // Zeroing has no FUA of its own.
       write->io = Io{};
       write->io.kind = IoKind::kFlush;
@@ -196,7 +209,9 @@ void VolumeImpl::next_piece(Write* write) {
   write->io.length = write->aligned.length;
   write->io.buffer = write->bounce;
   write->io.context = write;
-  write->io.done = [](void* context, Io*) { write_of(context)->volume->modify_piece(write_of(context)); };
+  write->io.done = [](void* context, Io*) {
+    write_of(context)->volume->modify_piece(write_of(context));
+  };
   host.submit(&write->io);
 }
 
@@ -208,7 +223,8 @@ void VolumeImpl::modify_piece(Write* write) {
   }
   uint8_t* into = write->bounce + (write->piece.offset - write->aligned.offset);
   if (write->kind == IoKind::kWrite) {
-    std::memcpy(into, write->data + (write->piece.offset - write->range.offset), write->piece.length);
+    std::memcpy(into, write->data + (write->piece.offset - write->range.offset),
+                write->piece.length);
   } else {
     std::memset(into, 0, write->piece.length);
   }
@@ -267,7 +283,8 @@ void VolumeImpl::fail_log_waiters() {
 void VolumeImpl::enter_send(Write* write) {
   if (write->origin == Origin::kApplication) {
     const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
-    const bool blocked = writes_held() || (link_active() && (!send_wait.empty() || !room_for(payload)));
+    const bool blocked =
+        writes_held() || (link_active() && (!send_wait.empty() || !room_for(payload)));
     if (blocked) {
       send_wait.push_back(write);
       return;
@@ -286,8 +303,9 @@ void VolumeImpl::retry_send() {
   }
 }
 
-// From here on the write may change this disk and the peer's: its extents are in the durable log (R1), and in this same step it is
-// marked for everybody who does not get it (R8) and queued for the one who does.
+// From here on the write may change this disk and the peer's: its extents are in the durable log
+// (R1), and in this same step it is marked for everybody who does not get it (R8) and queued for
+// the one who does.
 void VolumeImpl::dispatch(Write* write) {
   const bool application = write->origin == Origin::kApplication;
   const bool flush = write->kind == IoKind::kFlush;
@@ -314,16 +332,21 @@ void VolumeImpl::dispatch(Write* write) {
   write->io = Io{};
   write->io.kind = flush ? IoKind::kFlush : write->piece_kind;
   if (!flush) {
-    write->io.flags = static_cast<uint8_t>((write->fua && write->piece_kind == IoKind::kWrite ? kIoFua : 0) |
-                                           (write->no_unmap ? kIoNoUnmap : 0));
+    write->io.flags =
+        static_cast<uint8_t>((write->fua && write->piece_kind == IoKind::kWrite ? kIoFua : 0) |
+                             (write->no_unmap ? kIoNoUnmap : 0));
     write->io.offset = write->aligned.offset;
     write->io.length = write->aligned.length;
     if (write->piece_kind == IoKind::kWrite) {
-      write->io.buffer = write->bounce != nullptr ? write->bounce : write->data + (write->piece.offset - write->range.offset);
+      write->io.buffer = write->bounce != nullptr
+                             ? write->bounce
+                             : write->data + (write->piece.offset - write->range.offset);
     }
   }
   write->io.context = write;
-  write->io.done = [](void* context, Io*) { write_of(context)->volume->piece_done(write_of(context)); };
+  write->io.done = [](void* context, Io*) {
+    write_of(context)->volume->piece_done(write_of(context));
+  };
   host.submit(&write->io);
 }
 
@@ -339,7 +362,8 @@ void VolumeImpl::piece_done(Write* write) {
         if ((sb().slots[slot].flags & kSlotInUse) != 0) mark_range(slot, write->aligned);
       }
       emit(EventKind::kIoError, "write of " + std::to_string(write->aligned.length) + " bytes at " +
-                                    std::to_string(write->aligned.offset) + " failed: " + std::strerror(-write->error));
+                                    std::to_string(write->aligned.offset) +
+                                    " failed: " + std::strerror(-write->error));
     }
   }
   if (write->in_log) {
@@ -361,7 +385,8 @@ void VolumeImpl::piece_done(Write* write) {
 }
 
 void VolumeImpl::settle(Write* write) {
-  if (!write->local_done || write->ended || write->acks_pending != 0 || write->epoch_wait != 0) return;
+  if (!write->local_done || write->ended || write->acks_pending != 0 || write->epoch_wait != 0)
+    return;
   write->ended = true;
   if (write->origin == Origin::kApplication && !gate_open()) {
     gate_wait.push_back(write);

@@ -20,7 +20,8 @@ constexpr uint64_t kDevice = 24 * kMiB + 3 * 512;  // no multiple of a chunk or 
 
 // Both attached, a is primary, b was filled by a full resync.
 struct Pair : World {
-  explicit Pair(uint64_t seed, Protocol protocol_in = Protocol::kC) : World(seed, small_geometry(), kDevice), protocol(protocol_in) {
+  explicit Pair(uint64_t seed, Protocol protocol_in = Protocol::kC)
+      : World(seed, small_geometry(), kDevice), protocol(protocol_in) {
     a.attach();
     b.attach();
     int error = 1;
@@ -30,7 +31,9 @@ struct Pair : World {
     REQUIRE(run([&] { return connected(); }));
     REQUIRE(identical());
   }
-  uint64_t dirty(Node& node, Node& peer) { return node.volume().handshake_state(peer.id()).dirty_chunks; }
+  uint64_t dirty(Node& node, Node& peer) {
+    return node.volume().handshake_state(peer.id()).dirty_chunks;
+  }
   Protocol protocol;
 };
 
@@ -60,7 +63,13 @@ TEST_CASE("a write of any alignment completes on both disks under protocol C") {
   Pair pair(test_seed());
   const struct {
     uint64_t offset, length;
-  } cases[] = {{0, 4096}, {512, 512}, {1, 1}, {4095, 2}, {3 * kMiB - 700, 2 * kMiB + 1400}, {pair.a.size() - 512, 512}, {pair.a.size() - 1, 1}};
+  } cases[] = {{0, 4096},
+               {512, 512},
+               {1, 1},
+               {4095, 2},
+               {3 * kMiB - 700, 2 * kMiB + 1400},
+               {pair.a.size() - 512, 512},
+               {pair.a.size() - 1, 1}};
   uint8_t fill = 1;
   for (const auto& one : cases) {
     Request* request = pair.write(pair.a, one.offset, one.length, fill);
@@ -84,7 +93,8 @@ TEST_CASE("zeroes and discards of any alignment leave zeroes on both disks") {
   REQUIRE(pair.wait(zeroes));
   REQUIRE(pair.wait(discard));
   for (uint64_t at = 0; at < 4 * kMiB; ++at) {
-    const bool zero = (at >= 700 && at < 700 + 2 * kMiB + 100) || (at >= 3 * kMiB && at < 3 * kMiB + 64 * 1024);
+    const bool zero =
+        (at >= 700 && at < 700 + 2 * kMiB + 100) || (at >= 3 * kMiB && at < 3 * kMiB + 64 * 1024);
     if (pair.a.data()[at] != (zero ? 0 : 7)) FAIL("byte " << at);
   }
   CHECK(pair.identical());
@@ -100,16 +110,18 @@ TEST_CASE("requests outside the volume, or on a secondary, are refused and chang
   CHECK(pair.identical());
 }
 
-TEST_CASE("apart, exactly the chunks written since the flush are dirty, and the resync copies those and no others") {
+TEST_CASE(
+    "apart, exactly the chunks written since the flush are dirty, and the resync copies those and "
+    "no others") {
   Pair pair(test_seed());
   REQUIRE(pair.wait(pair.write(pair.a, 0, 5 * kMiB, 1)));
   REQUIRE(pair.wait(pair.flush(pair.a)));
   pair.cut();
   const uint64_t before = pair.a.volume().handshake_state(pair.b.id()).current;
   REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 2)));
-  REQUIRE(pair.wait(pair.write(pair.a, 10 * 4096 + 100, 4096, 3)));        // touches two chunks
-  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 64 * 1024, 4)));         // 16 chunks
-  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 4096, 5)));              // again
+  REQUIRE(pair.wait(pair.write(pair.a, 10 * 4096 + 100, 4096, 3)));  // touches two chunks
+  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 64 * 1024, 4)));   // 16 chunks
+  REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 4096, 5)));        // again
   CHECK(pair.dirty(pair.a, pair.b) == 19);
   const HandshakeState apart = pair.a.volume().handshake_state(pair.b.id());
   CHECK(apart.current != before);
@@ -126,7 +138,8 @@ TEST_CASE("apart, exactly the chunks written since the flush are dirty, and the 
 TEST_CASE("writes under way when the link breaks complete and are marked") {
   Pair pair(test_seed());
   std::vector<Request*> requests;
-  for (uint64_t i = 0; i < 40; ++i) requests.push_back(pair.write(pair.a, i * 512 * 1024, 4096, static_cast<uint8_t>(i + 1)));
+  for (uint64_t i = 0; i < 40; ++i)
+    requests.push_back(pair.write(pair.a, i * 512 * 1024, 4096, static_cast<uint8_t>(i + 1)));
   for (int i = 0; i < 60; ++i) pair.step();
   pair.cut();
   for (Request* request : requests) {
@@ -215,17 +228,41 @@ TEST_CASE("after a clean stop the log is empty and nothing is marked by the next
   CHECK(pair.a.volume().status().disk == DiskState::kUpToDate);
 }
 
+TEST_CASE("an unusable activity log makes everything dirty once, not at every attach") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 20 * kMiB, 1)));  // the log turned over several times
+  pair.cut();
+  REQUIRE(pair.run([&] { return pair.a.volume().handshake_state(pair.b.id()).idle; }));
+  pair.a.crash(false);
+  pair.a.damage_log();
+  pair.a.attach();
+  CHECK(!pair.a.warnings.empty());
+  CHECK(pair.dirty(pair.a, pair.b) == (pair.a.size() + 4095) / 4096);
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().stop(done); }, &error));
+  pair.a.crash(true);
+  pair.a.attach();
+  CHECK(pair.a.warnings.empty());
+  CHECK(pair.dirty(pair.a, pair.b) == 0);
+}
+
 TEST_CASE("an interrupted resync resumes where it was") {
   Pair pair(test_seed());
   pair.cut();
-  for (uint64_t i = 0; i < 16; ++i) REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
+  for (uint64_t i = 0; i < 16; ++i)
+    REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
   const uint64_t total = pair.dirty(pair.a, pair.b);
   CHECK(total == 16 * 256);
   REQUIRE(pair.connect(&pair.a, false));
   REQUIRE(pair.run([&] { return pair.dirty(pair.a, pair.b) < total / 2; }));
   pair.cut();
   CHECK(pair.b.volume().status().disk == DiskState::kInconsistent);
-  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.a.id()).idle && pair.a.volume().handshake_state(pair.b.id()).idle; }));
+  REQUIRE(pair.run([&] {
+    return pair.b.volume().handshake_state(pair.a.id()).idle &&
+           pair.a.volume().handshake_state(pair.b.id()).idle;
+  }));
   const uint64_t left = pair.dirty(pair.a, pair.b);
   CHECK(left > 0);
   REQUIRE(pair.connect(&pair.a, false));
@@ -237,12 +274,14 @@ TEST_CASE("an interrupted resync resumes where it was") {
 TEST_CASE("a resync ends under continuous writing") {
   Pair pair(test_seed());
   pair.cut();
-  for (uint64_t i = 0; i < 8; ++i) REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
+  for (uint64_t i = 0; i < 8; ++i)
+    REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
   REQUIRE(pair.connect(&pair.a, false));
   uint64_t writes = 0;
   Request* last = nullptr;
   REQUIRE(pair.run([&] {
-    if (last == nullptr || last->result <= 0) last = pair.write(pair.a, pair.random.below(8) * kMiB, 8192, static_cast<uint8_t>(++writes));
+    if (last == nullptr || last->result <= 0)
+      last = pair.write(pair.a, pair.random.below(8) * kMiB, 8192, static_cast<uint8_t>(++writes));
     return pair.connected();
   }));
   REQUIRE(pair.wait(last));
@@ -263,19 +302,22 @@ TEST_CASE("garbage, wrong sequences and lies from the peer cost the link and not
       std::memcpy(bytes.data(), magic, 4);
     }
     pair.b.wire_in.insert(pair.b.wire_in.end(), bytes.begin(), bytes.end());
-    REQUIRE(pair.run([&] { return pair.b.volume().status().connection == Connection::kStandAlone; }));
+    REQUIRE(
+        pair.run([&] { return pair.b.volume().status().connection == Connection::kStandAlone; }));
     CHECK(pair.identical());
   }
 }
 
-// Random writing, cuts, crashes and power cuts of either node; after joining in peace the disks are equal, and nothing flushed is lost.
+// Random writing, cuts, crashes and power cuts of either node; after joining in peace the disks are
+// equal, and nothing flushed is lost.
 TEST_CASE("crashes at random moments cost a resync and no data") {
   for (uint64_t round = 0; round < 120; ++round) {
     const uint64_t seed = test_seed() * 1000 + round;
     INFO("seed " << seed);
     const Protocol protocol = round % 3 == 2 ? Protocol::kA : Protocol::kC;
     Pair pair(seed, protocol);
-    std::vector<uint8_t> flushed(pair.a.size(), 0);   // what was acknowledged and flushed, per 4 KiB block
+    std::vector<uint8_t> flushed(pair.a.size(),
+                                 0);  // what was acknowledged and flushed, per 4 KiB block
     for (int life = 0; life < 4; ++life) {
       std::vector<std::pair<Request*, std::pair<uint64_t, uint8_t>>> out;
       std::map<uint64_t, uint8_t> acknowledged;
@@ -284,7 +326,8 @@ TEST_CASE("crashes at random moments cost a resync and no data") {
         const uint64_t block = pair.random.below(pair.a.size() / 4096);
         const uint8_t fill = static_cast<uint8_t>(1 + pair.random.below(255));
         bool busy = false;  // one write to a block at a time, so that what it must hold is known
-        for (const auto& one : out) busy = busy || (one.second.first == block && one.first->result > 0);
+        for (const auto& one : out)
+          busy = busy || (one.second.first == block && one.first->result > 0);
         if (!busy) out.push_back({pair.write(pair.a, block * 4096, 4096, fill), {block, fill}});
         const uint64_t steps = pair.random.below(80);
         for (uint64_t step = 0; step < steps; ++step) pair.step();
@@ -316,10 +359,15 @@ TEST_CASE("crashes at random moments cost a resync and no data") {
       if (a_dies) pair.a.attach();
       if (b_dies) pair.b.attach();
       pair.cut();
-      if (!a_dies) REQUIRE(pair.run([&] { return pair.a.volume().status().requests_in_flight == 0; }));
-      REQUIRE(pair.run([&] { return pair.a.volume().handshake_state(pair.b.id()).idle && pair.b.volume().handshake_state(pair.a.id()).idle; }));
+      if (!a_dies)
+        REQUIRE(pair.run([&] { return pair.a.volume().status().requests_in_flight == 0; }));
+      REQUIRE(pair.run([&] {
+        return pair.a.volume().handshake_state(pair.b.id()).idle &&
+               pair.b.volume().handshake_state(pair.a.id()).idle;
+      }));
 
-      // The sentence that must hold: every chunk that differs is marked on a node that will be asked.
+      // The sentence that must hold: every chunk that differs is marked on a node that will be
+      // asked.
       REQUIRE(pair.connect(&pair.a, false, protocol));
       if (a_dies) {
         int error = 1;
@@ -331,7 +379,9 @@ TEST_CASE("crashes at random moments cost a resync and no data") {
       if (!pair.identical()) {
         for (uint64_t block = 0; block < pair.a.size() / 4096; ++block) {
           if (std::memcmp(pair.a.data() + block * 4096, pair.b.data() + block * 4096, 4096) != 0) {
-            FAIL("life " << life << ": block " << block << " differs: " << int(pair.a.data()[block * 4096]) << " " << int(pair.b.data()[block * 4096]));
+            FAIL("life " << life << ": block " << block
+                         << " differs: " << int(pair.a.data()[block * 4096]) << " "
+                         << int(pair.b.data()[block * 4096]));
           }
         }
       }
@@ -340,7 +390,8 @@ TEST_CASE("crashes at random moments cost a resync and no data") {
         bool found = false;
         for (const uint8_t value : values) found = found || is == value;
         if (!found && !power) FAIL("life " << life << ": block " << block << " holds " << int(is));
-        if (!found && flush_done && values.size() == 1) FAIL("life " << life << ": flushed block " << block << " holds " << int(is));
+        if (!found && flush_done && values.size() == 1)
+          FAIL("life " << life << ": flushed block " << block << " holds " << int(is));
       }
       std::memcpy(flushed.data(), pair.a.data(), flushed.size());
       pair.a.completed.clear();

@@ -1,4 +1,5 @@
-// Two nodes in one process: simulated disks, a simulated wire and one clock, around the real core. Everything follows from one seed.
+// Two nodes in one process: simulated disks, a simulated wire and one clock, around the real core.
+// Everything follows from one seed.
 #pragma once
 
 #include <cstring>
@@ -6,12 +7,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "core/attach.h"
 #include "core/volume.h"
-#include <stdexcept>
 #include "random.h"
 
 namespace tidemark::test {
@@ -33,7 +34,8 @@ class Disk {
     }
   }
   void flush() {
-    for (const Cached& write : dirty_) std::memcpy(durable_.data() + write.offset, write.data.data(), write.data.size());
+    for (const Cached& write : dirty_)
+      std::memcpy(durable_.data() + write.offset, write.data.data(), write.data.size());
     dirty_.clear();
   }
   // Some of the unflushed writes made it, in part and in any order.
@@ -41,7 +43,8 @@ class Disk {
     for (const Cached& write : dirty_) {
       for (uint64_t at = 0; at < write.data.size(); at += 512) {
         if (random.below(2) == 0) {
-          std::memcpy(durable_.data() + write.offset + at, write.data.data() + at, std::min<uint64_t>(512, write.data.size() - at));
+          std::memcpy(durable_.data() + write.offset + at, write.data.data() + at,
+                      std::min<uint64_t>(512, write.data.size() - at));
         }
       }
     }
@@ -97,13 +100,15 @@ class Node : public Host {
     for (uint8_t& byte : sb.node_id.bytes) byte = static_cast<uint8_t>(random.next());
     id_ = sb.node_id;
     DiskMetadata io(disk_, split.meta_offset);
-    if (auto failed = create_metadata(io, sb, split.layout, false)) throw std::runtime_error(failed->message);
+    if (auto failed = create_metadata(io, sb, split.layout, false))
+      throw std::runtime_error(failed->message);
   }
 
   void attach() {
     DiskMetadata io(disk_, split_.meta_offset);
     std::unique_ptr<Attachment> attachment;
-    if (auto failed = attach_metadata(io, split_.layout.bytes(), {disk_.bytes(), 512}, &attachment)) {
+    if (auto failed =
+            attach_metadata(io, split_.layout.bytes(), {disk_.bytes(), 512}, &attachment)) {
       throw std::runtime_error(failed->message);
     }
     warnings = attachment->warnings;
@@ -119,6 +124,13 @@ class Node : public Host {
     volume_.reset();
     wire_out.clear();
     if (power) disk_.power_cut(random_);
+  }
+  // Garbage over half of the activity log's ring.
+  void damage_log() {
+    const Layout& layout = split_.layout;
+    const std::vector<uint8_t> garbage(layout.log_ring_blocks / 2 * kBlockSize, 0x5a);
+    disk_.write(split_.meta_offset + layout.log_first_block * kBlockSize, garbage.data(),
+                garbage.size(), true);
   }
   bool up() const { return volume_ != nullptr; }
   Volume& volume() { return *volume_; }
@@ -146,16 +158,22 @@ class Node : public Host {
   // Host
   void submit(Io* io) override { out_.push_back(io); }
   void complete(Request* request) override { completed.push_back(request); }
-  uint8_t* buffer_get(size_t bytes) override { return static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)); }
+  uint8_t* buffer_get(size_t bytes) override {
+    return static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
+  }
   void buffer_put(uint8_t* buffer, size_t) override { std::free(buffer); }
   uint64_t random_u64() override { return random_.next(); }
   void event(Event event) override { events.push_back(std::move(event)); }
-  size_t send_space() override { return wire_out.size() > kWireBytes ? 0 : kWireBytes - wire_out.size(); }
+  size_t send_space() override {
+    return wire_out.size() > kWireBytes ? 0 : kWireBytes - wire_out.size();
+  }
   uint8_t* send_reserve(size_t bytes) override {
     reserved_.assign(bytes, 0);
     return reserved_.data();
   }
-  void send_commit(size_t bytes) override { wire_out.insert(wire_out.end(), reserved_.begin(), reserved_.begin() + bytes); }
+  void send_commit(size_t bytes) override {
+    wire_out.insert(wire_out.end(), reserved_.begin(), reserved_.begin() + bytes);
+  }
 
   static constexpr size_t kWireBytes = 4u << 20;
   std::deque<uint8_t> wire_out;
@@ -208,7 +226,9 @@ class Node : public Host {
 class World {
  public:
   World(uint64_t seed, const Geometry& geometry, uint64_t device_bytes)
-      : random(seed), a("a", random, geometry, device_bytes), b("b", random, geometry, device_bytes) {}
+      : random(seed),
+        a("a", random, geometry, device_bytes),
+        b("b", random, geometry, device_bytes) {}
 
   void poll(Node& node) {
     if (!node.up()) return;
@@ -219,18 +239,29 @@ class World {
   void carry(Node& from, Node& to) {
     if (!wire_up) return;
     const size_t bytes = std::min<size_t>(from.wire_out.size(), 1 + random.below(200'000));
-    to.wire_in.insert(to.wire_in.end(), from.wire_out.begin(), from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
-    from.wire_out.erase(from.wire_out.begin(), from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
+    to.wire_in.insert(to.wire_in.end(), from.wire_out.begin(),
+                      from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
+    from.wire_out.erase(from.wire_out.begin(),
+                        from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
   }
   // One small thing happens.
   void step() {
     now_us += 1 + random.below(200);
     switch (random.below(6)) {
-      case 0: a.step_io(); break;
-      case 1: b.step_io(); break;
-      case 2: carry(a, b); break;
-      case 3: carry(b, a); break;
-      default: break;
+      case 0:
+        a.step_io();
+        break;
+      case 1:
+        b.step_io();
+        break;
+      case 2:
+        carry(a, b);
+        break;
+      case 3:
+        carry(b, a);
+        break;
+      default:
+        break;
     }
     poll(a);
     poll(b);
@@ -243,7 +274,8 @@ class World {
     }
     return done();
   }
-  Request* write(Node& node, uint64_t offset, uint64_t length, uint8_t fill, uint8_t flags = 0, Op op = Op::kWrite) {
+  Request* write(Node& node, uint64_t offset, uint64_t length, uint8_t fill, uint8_t flags = 0,
+                 Op op = Op::kWrite) {
     auto request = std::make_unique<Request>();
     request->op = op;
     request->flags = flags;
@@ -276,18 +308,24 @@ class World {
       node->wire_in.clear();
       node->wire_out.clear();
     }
-    if (!run([&] { return a.volume().handshake_state(b.id()).idle && b.volume().handshake_state(a.id()).idle; })) return false;
+    if (!run([&] {
+          return a.volume().handshake_state(b.id()).idle && b.volume().handshake_state(a.id()).idle;
+        }))
+      return false;
     const HandshakeState sa = a.volume().handshake_state(b.id());
     const HandshakeState sb = b.volume().handshake_state(a.id());
     const uint32_t incarnation = static_cast<uint32_t>(random.next()) | 1;
     const uint64_t generation = random.next();
-    const auto params = [&](const HandshakeState& mine, const HandshakeState& peer, bool is_source) {
+    const auto params = [&](const HandshakeState& mine, const HandshakeState& peer,
+                            bool is_source) {
       LinkParams out;
       out.serial = mine.serial;
       out.peer_id = peer.node_id;
       out.incarnation = incarnation;
       out.protocol = protocol;
-      out.side = source == nullptr ? SyncSide::kNone : is_source ? SyncSide::kSource : SyncSide::kTarget;
+      out.side = source == nullptr ? SyncSide::kNone
+                 : is_source       ? SyncSide::kSource
+                                   : SyncSide::kTarget;
       out.full = full;
       out.sync_generation = generation;
       out.peer_current = peer.current;
@@ -300,13 +338,17 @@ class World {
     };
     int error_a = 1;
     int error_b = 1;
-    a.volume().link_prepare(params(sa, sb, source == &a), [&](int error, const std::string&) { error_a = error; });
-    b.volume().link_prepare(params(sb, sa, source == &b), [&](int error, const std::string&) { error_b = error; });
-    if (!run([&] { return error_a <= 0 && error_b <= 0; }) || error_a != 0 || error_b != 0) return false;
+    a.volume().link_prepare(params(sa, sb, source == &a),
+                            [&](int error, const std::string&) { error_a = error; });
+    b.volume().link_prepare(params(sb, sa, source == &b),
+                            [&](int error, const std::string&) { error_b = error; });
+    if (!run([&] { return error_a <= 0 && error_b <= 0; }) || error_a != 0 || error_b != 0)
+      return false;
     return a.volume().link_start() && b.volume().link_start();
   }
   bool connected() {
-    return a.volume().status().connection == Connection::kConnected && b.volume().status().connection == Connection::kConnected;
+    return a.volume().status().connection == Connection::kConnected &&
+           b.volume().status().connection == Connection::kConnected;
   }
   void cut() {
     wire_up = false;
