@@ -101,11 +101,12 @@ bool Backing::open_locked(uint64_t timeout_ms, EngineError* error) {
     if (last) {
       const int number = errno;
       fstat(fd_, &info);
-      fail(error, "BACKING_LOCKED", number, "flock",
-           "'" + path_ + "' is locked by " + lock_holder(info) + " (waited " +
-               std::to_string(timeout_ms) +
-               " ms); another daemon uses this volume, or one that was "
-               "killed has writes under way");
+      // Without the errno's own text, which speaks of resources.
+      *error = {"BACKING_LOCKED", number, "flock",
+                "'" + path_ + "' is locked by " + lock_holder(info) + " (waited " +
+                    std::to_string(timeout_ms) +
+                    " ms); another daemon uses this volume, or one "
+                    "that was killed has writes under way"};
       return false;
     }
   }

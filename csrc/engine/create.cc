@@ -118,11 +118,14 @@ std::optional<EngineError> plan(const CreateOptions& options, const Backing& bac
   return std::nullopt;
 }
 
-bool is_superblock(MetadataFile& file, uint64_t offset) {
-  uint8_t block[kBlockSize];
-  if (file.read(offset, block, sizeof block) != 0) return false;
-  const SuperblockParse parse = parse_superblock(std::span<const uint8_t, kBlockSize>(block));
+bool is_ours(const SuperblockParse& parse) {
   return parse.error != SuperblockError::kBlank && parse.error != SuperblockError::kForeign;
+}
+
+SuperblockParse read_block(MetadataFile& file, uint64_t offset) {
+  uint8_t block[kBlockSize] = {};
+  file.read(offset, block, sizeof block);  // what cannot be read is blank
+  return parse_superblock(std::span<const uint8_t, kBlockSize>(block));
 }
 
 // Refuses what carries something; with force only notes it.
@@ -136,7 +139,7 @@ std::optional<EngineError> check_signature(const Backing& device, uint64_t meta_
   }
   if (!found) {
     MetadataFile file(device, 0, device.device_bytes() / kBlockSize * kBlockSize);
-    if (is_superblock(file, meta_offset)) found = "Tidemark metadata";
+    if (is_ours(read_block(file, meta_offset))) found = "Tidemark metadata";
   }
   if (!found) return std::nullopt;
   const std::string what = "'" + device.path() + "' carries: " + *found;
@@ -183,14 +186,23 @@ bool zero_natively(const Backing& device, uint64_t offset, uint64_t bytes) {
          fallocate(fd, 0, at, length) == 0;
 }
 
-// Superblocks of an earlier life outside of the new area would be found by someone one day.
+// Superblocks of an earlier life outside of the new area would be found by someone one day: both
+// copies of what begins or ends the device.
 void wipe_stale(const Backing& device, uint64_t meta_offset, uint64_t meta_bytes) {
   const uint64_t whole = device.device_bytes() / kBlockSize * kBlockSize;
   MetadataFile file(device, 0, whole);
   const uint8_t zeroes[kBlockSize] = {};
-  for (const uint64_t at : {uint64_t{0}, whole - kBlockSize}) {
+  const auto wipe = [&](uint64_t at) {
     const bool inside = at >= meta_offset && at < meta_offset + meta_bytes;
-    if (!inside && is_superblock(file, at)) file.write(at, zeroes, sizeof zeroes);
+    if (!inside && is_ours(read_block(file, at))) file.write(at, zeroes, sizeof zeroes);
+  };
+  for (const uint64_t at : {uint64_t{0}, whole - kBlockSize}) {
+    const SuperblockParse parse = read_block(file, at);
+    if (parse.error == SuperblockError::kNone) {
+      const uint64_t distance = make_layout(parse.superblock.geometry).bytes() - kBlockSize;
+      wipe(parse.copy == 0 ? at + distance : at - distance);
+    }
+    wipe(at);
   }
 }
 

@@ -65,7 +65,7 @@ class Engine {
   // (recovery, R18).
   static std::unique_ptr<Engine> open(const EngineOptions& options, EngineCallbacks callbacks,
                                       bool suspended, AttachReport* report, EngineError* error);
-  ~Engine();  // close() if that was not called
+  ~Engine();  // close(true) if it was not closed: as a crash, and always safe
 
   // Run on the volume's thread; returns at once. The Volume and the frontends may be used inside.
   void call(std::function<void(Volume&)> task);

@@ -307,6 +307,7 @@ void Engine::Impl::stop_volume() {
     if (error != 0) report_failure("not stopped cleanly: " + message);
     finish(false);
   });
+  submitted_ = true;  // this turn may have polled the volume already: do not sleep before the next
 }
 
 void Engine::Impl::finish(bool abandon) {
