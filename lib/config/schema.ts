@@ -17,8 +17,6 @@ import {
   POLICY,
   PORT_MAX,
   PORT_MIN,
-  SECRET_BYTES_MAX,
-  SECRET_BYTES_MIN,
   SOCKET_PATH_BYTES_MAX,
   TIMEOUTS,
   UBLK,
@@ -27,6 +25,7 @@ import {
 } from './limits.ts';
 import { formatPath, type Problem, showValue } from './problems.ts';
 import type { MetadataPlace, SecretSource, WindowValue } from './resolved.ts';
+import { checkSecret } from './secret.ts';
 import { checkLimit, nearestWord, parseUnit } from './units.ts';
 
 /** A problem is told as `<value> <why>`; with `whole`, as `why` alone. */
@@ -243,14 +242,6 @@ const nodes = (folder: string) =>
     }
     return result;
   });
-
-const SECRET_EXPECTED = `is not ${SECRET_BYTES_MIN}..${SECRET_BYTES_MAX} bytes long`;
-
-/** What is wrong with a secret's length, null: nothing. Its value is never shown. */
-export function checkSecret(value: string): string | null {
-  const bytes = Buffer.byteLength(value);
-  return bytes >= SECRET_BYTES_MIN && bytes <= SECRET_BYTES_MAX ? null : SECRET_EXPECTED;
-}
 
 const secret = (folder: string) =>
   reading<SecretSource>('', (value, fail) => {

@@ -2,8 +2,16 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { TidemarkError } from '../binding/errors.ts';
+import { SECRET_BYTES_MAX, SECRET_BYTES_MIN } from './limits.ts';
 import type { SecretSource } from './resolved.ts';
-import { checkSecret } from './schema.ts';
+
+/** What is wrong with a secret's length, null: nothing. Its value is never shown. */
+export function checkSecret(value: string): string | null {
+  const bytes = Buffer.byteLength(value);
+  return bytes >= SECRET_BYTES_MIN && bytes <= SECRET_BYTES_MAX
+    ? null
+    : `is not ${SECRET_BYTES_MIN}..${SECRET_BYTES_MAX} bytes long`;
+}
 
 function readSecretFile(file: string): string {
   try {
