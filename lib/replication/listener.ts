@@ -84,7 +84,7 @@ export class Listeners {
     return this.#listen(door);
   }
 
-  /** Resolves when the socket is closed, if this was its last volume. */
+  /** Resolves when the address is free again, if this was its last volume. */
   async remove(address: ListenAddress, acceptor: Acceptor): Promise<void> {
     const key = doorKey(address);
     const door = this.#doors.get(key);
@@ -95,7 +95,9 @@ export class Listeners {
     door.cancelRetry();
     for (const connection of door.halfOpen) connection.destroy();
     const { server } = door;
-    if (server?.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
+    // The callback of close() would wait for every connection; the address is free before.
+    server?.close();
+    await new Promise((resolve) => setImmediate(resolve));
   }
 
   #listen(door: Door): Promise<void> {

@@ -154,7 +154,8 @@ export class NativeLink {
     const json = JSON.stringify(message);
     const end = this.#clock.now() + CONTROL_MS;
     while (session && this.#session === session && this.#clock.now() < end) {
-      if (await this.#native.sendControl(json)) return true;
+      // A volume that was closed meanwhile has no link either.
+      if (await this.#native.sendControl(json).catch(() => false)) return true;
       await this.#changes.sleep(CONTROL_RETRY_MS);
     }
     return false;
@@ -201,6 +202,8 @@ export class NativeLink {
   /** The volume closes: nothing uses its memory after this. */
   async end(): Promise<void> {
     this.#session?.connection.destroy();
+    this.#session = null;
+    this.#changes.wake();
     await this.#closed;
   }
 }

@@ -529,9 +529,9 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       session.abort({ code: 'CLOSING', reason: `'${node}' is stopping` });
     }
     await this.#changes.until(() => this.#link.session === null, HANG_UP_MS);
+    await this.#link.end();
     if (this.#started && listen) await this.#world.listeners.remove(listen, this);
     this.#changes.wake();
-    await this.#link.end();
     await this.#native.close();
   }
 }
