@@ -54,7 +54,11 @@ void UblkFrontend::start(FrontendHost& host, const UblkOptions& options, StartDo
         made->serving_ = true;
         done(std::move(made), nullptr);
       } else {
-        made.reset();
+        if (made->queue_.out() == 0) {
+          made.reset();
+        } else {
+          made.release()->orphaned_ = true;  // the volume has requests that it owns
+        }
         done(nullptr, error.get());
       }
     });
@@ -82,7 +86,10 @@ void UblkFrontend::abandon() {
   queue_.abandon();
 }
 
-void UblkFrontend::complete(Request* request) { queue_.complete(request); }
+void UblkFrontend::complete(Request* request) {
+  queue_.complete(request);
+  if (orphaned_ && queue_.out() == 0) gate_->post([this] { delete this; });
+}
 
 std::string UblkFrontend::device() const { return ublk_block_path(device_.id); }
 

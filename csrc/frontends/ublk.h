@@ -73,6 +73,7 @@ class UblkFrontend final : public Frontend {
   UblkDevice device_;
   bool serving_ = false;  // started and not being stopped
   bool reported_ = false;
+  bool orphaned_ = false;  // its start failed; it ends with its last request
   std::shared_ptr<UblkGate> gate_;
   UblkQueue queue_;
   UblkThread thread_;  // last: its scripts use all the above

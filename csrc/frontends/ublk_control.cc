@@ -77,14 +77,11 @@ int UblkControl::run(const std::shared_ptr<Call>& call,
   };
   fill(ring_.sqe(call.get()));
 
-  const auto unwanted = [&] {
-    return (cancelled_ != nullptr && cancelled_->load()) || (give_up && give_up());
-  };
   const auto wait = [&](UblkClock::time_point until, bool heed_cancel) {
     while (!call->finished) {
-      if (heed_cancel && unwanted()) return -ECANCELED;
+      if (heed_cancel && cancelled_ != nullptr && cancelled_->load()) return -ECANCELED;
       const auto now = UblkClock::now();
-      if (now >= until) return -ETIMEDOUT;
+      if (now >= until || (heed_cancel && give_up && give_up())) return -ETIMEDOUT;
       const auto left = std::min<UblkClock::duration>(until - now, kSlice);
       const auto us = std::chrono::duration_cast<std::chrono::microseconds>(left).count();
       const int turned = ring_.turn(static_cast<uint64_t>(us) + 1);
@@ -170,8 +167,8 @@ int UblkControl::start(uint32_t device_id, UblkClock::time_point deadline, const
   return command(UBLK_U_CMD_START_DEV, device_id, nullptr, nullptr, 0, pid, deadline, give_up);
 }
 
-int UblkControl::stop(uint32_t device_id, UblkClock::time_point deadline) {
-  return command(UBLK_U_CMD_STOP_DEV, device_id, nullptr, nullptr, 0, 0, deadline);
+int UblkControl::stop(uint32_t device_id, UblkClock::time_point deadline, const GiveUp& give_up) {
+  return command(UBLK_U_CMD_STOP_DEV, device_id, nullptr, nullptr, 0, 0, deadline, give_up);
 }
 
 int UblkControl::start_recovery(uint32_t device_id, UblkClock::time_point deadline) {
@@ -185,7 +182,8 @@ int UblkControl::end_recovery(uint32_t device_id, UblkClock::time_point deadline
                  give_up);
 }
 
-int UblkControl::open_block(const std::string& path, int flags, UblkClock::time_point deadline) {
+int UblkControl::open_block(const std::string& path, int flags, UblkClock::time_point deadline,
+                            const GiveUp& give_up) {
   auto call = std::make_shared<Call>();
   call->path = path;
   call->returns_fd = true;
@@ -195,15 +193,15 @@ int UblkControl::open_block(const std::string& path, int flags, UblkClock::time_
     sqe->addr = reinterpret_cast<uint64_t>(call->path.c_str());
     sqe->open_flags = static_cast<uint32_t>(flags | O_CLOEXEC);
   };
-  return run(call, fill, deadline);
+  return run(call, fill, deadline, give_up);
 }
 
-int UblkControl::sync_block(int fd, UblkClock::time_point deadline) {
+int UblkControl::sync_block(int fd, UblkClock::time_point deadline, const GiveUp& give_up) {
   const auto fill = [&](io_uring_sqe* sqe) {
     sqe->opcode = IORING_OP_FSYNC;
     sqe->fd = fd;
   };
-  return run(std::make_shared<Call>(), fill, deadline);
+  return run(std::make_shared<Call>(), fill, deadline, give_up);
 }
 
 }  // namespace tidemark

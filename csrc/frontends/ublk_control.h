@@ -41,15 +41,17 @@ class UblkControl {
   int set_params(uint32_t device_id, const ublk_params& params, UblkClock::time_point deadline);
   int get_params(uint32_t device_id, ublk_params* params, UblkClock::time_point deadline);
   int get_info(uint32_t device_id, ublksrv_ctrl_dev_info* info, UblkClock::time_point deadline);
-  // The driver holds these two back until every tag was fetched; `give_up` ends the wait.
+  // These wait for the volume's thread: until every tag was fetched, for I/O, for requests that it
+  // has. `give_up` is asked now and then, and ends the wait with -ETIMEDOUT.
   int start(uint32_t device_id, UblkClock::time_point deadline, const GiveUp& give_up);
   int end_recovery(uint32_t device_id, UblkClock::time_point deadline, const GiveUp& give_up);
-  int stop(uint32_t device_id, UblkClock::time_point deadline);
+  int stop(uint32_t device_id, UblkClock::time_point deadline, const GiveUp& give_up = {});
   int start_recovery(uint32_t device_id, UblkClock::time_point deadline);
 
-  // Operations on the block device that may wait for I/O which the volume has yet to serve.
-  int open_block(const std::string& path, int flags, UblkClock::time_point deadline);  // fd
-  int sync_block(int fd, UblkClock::time_point deadline);
+  // The same for the block device; open_block returns the descriptor.
+  int open_block(const std::string& path, int flags, UblkClock::time_point deadline,
+                 const GiveUp& give_up = {});
+  int sync_block(int fd, UblkClock::time_point deadline, const GiveUp& give_up = {});
 
   // Something that timed out has not come back. The thread's exit would wait for it.
   bool busy() const;

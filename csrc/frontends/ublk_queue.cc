@@ -78,6 +78,7 @@ struct UblkQueue::Tag : Completion, Request {
   uint32_t operation = 0;  // of the command in the kernel
   uint16_t number = 0;
   TagState state = TagState::kIdle;
+  bool out = false;  // its request is with the volume
 };
 
 UblkQueue::UblkQueue(FrontendHost& host, Frontend* owner, Events events)
@@ -103,7 +104,7 @@ int UblkQueue::map(int char_fd, uint16_t depth, uint32_t max_io_bytes) {
   if (address == MAP_FAILED) return -errno;
   descriptors_ = static_cast<const ublksrv_io_desc*>(address);
 
-  payload_bytes_ = size_t{depth} * max_io_bytes;
+  payload_bytes_ = (size_t{depth} + 1) * max_io_bytes;
   address = mmap(nullptr, payload_bytes_, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) return -errno;
@@ -111,6 +112,7 @@ int UblkQueue::map(int char_fd, uint16_t depth, uint32_t max_io_bytes) {
   // A child of a fork would make the driver's pinned pages copies.
   madvise(payload_, payload_bytes_, MADV_DONTFORK);
 
+  scratch_ = payload_ + size_t{depth} * max_io_bytes;
   tags_ = std::make_unique<Tag[]>(depth);
   for (uint16_t number = 0; number < depth; ++number) {
     Tag& tag = tags_[number];
@@ -142,7 +144,8 @@ void UblkQueue::command(Tag& tag, uint32_t operation) {
   command.q_id = kQueueId;
   command.tag = tag.number;
   command.result = tag.commit_result;
-  command.addr = reinterpret_cast<uint64_t>(tag.payload);
+  // The volume may still use the payload of a tag that was given up.
+  command.addr = reinterpret_cast<uint64_t>(given_up_ ? scratch_ : tag.payload);
   io_uring_sqe* sqe = host_.ring().sqe(&tag);
   sqe->opcode = IORING_OP_URING_CMD;
   sqe->fd = fd_;
@@ -179,26 +182,33 @@ void UblkQueue::completed(Tag& tag, int32_t result) {
 
 void UblkQueue::serve(Tag& tag) {
   tag.state = TagState::kServed;
-  served_.fetch_add(1, std::memory_order_relaxed);
-  int error = ublk_decode(descriptors_[tag.number], host_.volume_bytes(), &tag);
-  if (error == 0 && (tag.op == Op::kRead || tag.op == Op::kWrite) && tag.length > max_io_bytes_) {
-    error = EIO;
+  if (given_up_) {
+    commit(tag, -EIO);
+    return;
   }
-  if (error == 0) error = refuse_;
+  int error = ublk_decode(descriptors_[tag.number], host_.volume_bytes(), &tag);
+  const bool transfers = tag.op == Op::kRead || tag.op == Op::kWrite;
+  if (error == 0 && transfers && tag.length > max_io_bytes_) error = EIO;
   if (error != 0) {
     commit(tag, -error);
     return;
   }
-  tag.buffer = tag.op == Op::kRead || tag.op == Op::kWrite ? tag.payload : nullptr;
+  tag.buffer = transfers ? tag.payload : nullptr;
   tag.result = 0;
   tag.owner = owner_;
+  tag.out = true;
+  out_.fetch_add(1, std::memory_order_relaxed);
   host_.submit(&tag);
 }
 
 void UblkQueue::complete(Request* request) {
   Tag& tag = *static_cast<Tag*>(request);
-  if (tag.queue == nullptr) return;  // abandoned: the driver gives it to the next server
-  assert(tag.queue == this && tag.state == TagState::kServed);
+  assert(tag.out);
+  tag.out = false;
+  out_.fetch_sub(1, std::memory_order_release);
+  // Abandoned: the driver gives it to the next server. Given up: it was answered.
+  if (tag.queue == nullptr || given_up_) return;
+  assert(tag.state == TagState::kServed);
   int32_t result = tag.result;
   const bool transfers = tag.op == Op::kRead || tag.op == Op::kWrite;
   // A short count would have the driver send the rest again; the volume does all or fails.
@@ -207,9 +217,17 @@ void UblkQueue::complete(Request* request) {
 }
 
 void UblkQueue::commit(Tag& tag, int32_t result) {
-  served_.fetch_sub(1, std::memory_order_relaxed);
+  progress_.fetch_add(1, std::memory_order_relaxed);
   tag.commit_result = result;
   command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ);  // goes out with the turn, in a batch
+}
+
+void UblkQueue::give_up() {
+  if (given_up_ || tags_ == nullptr) return;
+  given_up_ = true;
+  for (uint16_t number = 0; number < depth_; ++number) {
+    if (tags_[number].state == TagState::kServed) commit(tags_[number], -EIO);
+  }
 }
 
 void UblkQueue::finish(Tag& tag) {
@@ -217,7 +235,7 @@ void UblkQueue::finish(Tag& tag) {
   if (live_.fetch_sub(1, std::memory_order_acq_rel) == 1 && events_.ended) events_.ended();
 }
 
-void UblkQueue::unmap_descriptors() {
+void UblkQueue::leave_device() {
   // The mapping holds a reference to the device, as the file does.
   if (descriptors_ != nullptr)
     munmap(const_cast<ublksrv_io_desc*>(descriptors_), descriptors_bytes_);
@@ -226,32 +244,40 @@ void UblkQueue::unmap_descriptors() {
   fd_ = -1;
 }
 
-void UblkQueue::close() {
-  assert(live() == 0);
-  unmap_descriptors();
-  if (payload_ != nullptr) munmap(payload_, payload_bytes_);
-  payload_ = nullptr;
-  tags_.reset();
-}
-
-void UblkQueue::abandon() {
-  unmap_descriptors();
-  if (tags_ == nullptr) return;
-  // Until the ring is closed and this thread has ended, the driver may still copy a request's data
-  // to a tag's address: that must hit nothing (it gets EFAULT and queues the request again), and
-  // above all no other mapping of the process. So the address range is kept, and its memory given
-  // back, unless the volume still has requests with buffers in it.
-  if (served() == 0) {
-    mmap(payload_, payload_bytes_, PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-  }
-  payload_ = nullptr;
-  // The ring holds pointers to the tags; completions that still come are for nobody.
+// For the process's life: who has pointers to the tags cannot be asked to forget them.
+void UblkQueue::keep_tags() {
   for (uint16_t number = 0; number < depth_; ++number) tags_[number].queue = nullptr;
   static std::mutex mutex;
   static std::vector<std::unique_ptr<Tag[]>> kept;
   const std::lock_guard lock(mutex);
   kept.push_back(std::move(tags_));
+}
+
+void UblkQueue::close() {
+  assert(live() == 0);
+  leave_device();
+  if (tags_ != nullptr && out() > 0) {
+    keep_tags();
+  } else if (payload_ != nullptr) {
+    munmap(payload_, payload_bytes_);
+  }
+  payload_ = nullptr;
+  tags_.reset();
+}
+
+void UblkQueue::abandon() {
+  leave_device();
+  if (tags_ == nullptr) return;
+  // Until the ring is closed and this thread has ended, the driver may still copy a request's data
+  // to a tag's address: that must hit nothing (it gets EFAULT and queues the request again), and
+  // above all no other mapping of the process. So the address range is kept, and its memory given
+  // back, unless the volume still has requests with buffers in it.
+  if (out() == 0) {
+    mmap(payload_, payload_bytes_, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  }
+  payload_ = nullptr;
+  keep_tags();  // the ring has pointers to them, too
   live_.store(0, std::memory_order_release);
 }
 

@@ -5,7 +5,8 @@
 //   tag:  kIdle --fetch--> kFetched --result 0--> kServed --complete()--> kFetched ...
 //                              \--result < 0--> kFinal       (-ENODEV: the device was stopped)
 //
-// One tag has one payload buffer, in one mapping for all.
+// One tag has one payload buffer, in one mapping for all. A request belongs to the volume until its
+// complete(), whatever became of the tag meanwhile.
 #pragma once
 
 #include <atomic>
@@ -48,15 +49,18 @@ class UblkQueue {
   int fetch();
   // Gives back a served tag's request.
   void complete(Request* request);
-  // New requests are refused with this errno from now on (0: served again).
-  void refuse(int error) { refuse_ = error; }
+  // For a device that is about to go: every request, also those with the volume, fails with EIO
+  // from now on. The volume's answers change nothing any more.
+  void give_up();
 
   // Tags that are not final. From any thread.
   uint32_t live() const { return live_.load(std::memory_order_acquire); }
   // Requests with the volume. From any thread.
-  uint32_t served() const { return served_.load(std::memory_order_acquire); }
+  uint32_t out() const { return out_.load(std::memory_order_acquire); }
+  // Rises with each request that is done. From any thread.
+  uint64_t progress() const { return progress_.load(std::memory_order_acquire); }
 
-  // Only when no tag is live: gives all back.
+  // Only when no tag is live: gives all back, but for buffers that the volume still has.
   void close();
   // Leaves the device to a successor: the character device is closed, and what the kernel may still
   // touch before the ring is gone stays mapped as nothing.
@@ -71,7 +75,8 @@ class UblkQueue {
   void serve(Tag& tag);
   void commit(Tag& tag, int32_t result);
   void finish(Tag& tag);
-  void unmap_descriptors();
+  void leave_device();
+  void keep_tags();
 
   FrontendHost& host_;
   Frontend* const owner_;
@@ -79,14 +84,16 @@ class UblkQueue {
   int fd_ = -1;
   uint16_t depth_ = 0;
   uint32_t max_io_bytes_ = 0;
-  int refuse_ = 0;
+  bool given_up_ = false;
   const ublksrv_io_desc* descriptors_ = nullptr;
   size_t descriptors_bytes_ = 0;
   uint8_t* payload_ = nullptr;
   size_t payload_bytes_ = 0;
+  uint8_t* scratch_ = nullptr;  // one buffer more in the payload, for what is refused
   std::unique_ptr<Tag[]> tags_;
   std::atomic<uint32_t> live_ = 0;
-  std::atomic<uint32_t> served_ = 0;
+  std::atomic<uint32_t> out_ = 0;
+  std::atomic<uint64_t> progress_ = 0;
 };
 
 }  // namespace tidemark

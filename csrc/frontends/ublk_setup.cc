@@ -19,13 +19,15 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr auto kCommandTime = seconds(15);  // a command that waits for nobody
-constexpr auto kStartTime = seconds(60);    // reads the partition table through the volume
+constexpr auto kStartTime = seconds(600);   // reads the partition table through the volume
 constexpr auto kNodeTime = seconds(10);     // for a device node to appear
 constexpr auto kQuiesceTime = seconds(30);  // for a dead daemon's device to be left by it
 constexpr auto kOpenersTime = seconds(2);   // for udev's probes to be over
-constexpr auto kSyncTime = seconds(120);    // for what the page cache holds of the device
-constexpr auto kForcedSyncTime = seconds(10);
-constexpr auto kStopTime = seconds(60);  // for requests that the volume has
+constexpr auto kSyncTime = seconds(3600);   // for what the page cache holds of the device
+constexpr auto kStopTime = seconds(60);     // for requests that the volume has
+// What waits for the volume may take long, but not without a request being done now and then.
+constexpr auto kStall = seconds(20);
+constexpr auto kForcedStall = seconds(5);
 constexpr auto kTagsTime = seconds(10);
 constexpr auto kPoll = milliseconds(10);
 
@@ -34,6 +36,15 @@ UblkClock::time_point in(UblkClock::duration time) { return UblkClock::now() + t
 std::string number(uint64_t value) { return std::to_string(value); }
 
 bool process_exists(int pid) { return pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH); }
+
+// True once the queue has done no request for some time.
+UblkControl::GiveUp stalled(const UblkQueue& queue, UblkClock::duration time) {
+  return [&queue, time, seen = queue.progress(), since = UblkClock::now()]() mutable {
+    const auto now = UblkClock::now();
+    if (std::exchange(seen, queue.progress()) != seen) since = now;
+    return now - since >= time;
+  };
+}
 
 // Whether some process holds ublkcN open.
 bool served(uint32_t device_id) {
@@ -253,16 +264,19 @@ UblkProblem UblkSetup::open_queue() {
 UblkProblem UblkSetup::start() {
   const uint32_t id = p_.device.id;
   const auto tag_failed = [this] { return !p_.queue_failure().empty(); };
-  int error = step("start-dev", [&] { return p_.control.start(id, in(kStartTime), tag_failed); });
+  const auto give_up = [tag_failed, no_progress = stalled(p_.queue, kStall)] {
+    return tag_failed() || no_progress();
+  };
+  int error = step("start-dev", [&] { return p_.control.start(id, in(kStartTime), give_up); });
   if (tag_failed()) {
     return problem("UBLK_QUEUE", error, "FETCH_REQ",
                    "ublk device " + number(id) + ": " + p_.queue_failure());
   }
-  if (error == -ETIMEDOUT && p_.queue.served() > 0) {
+  if (error == -ETIMEDOUT && p_.queue.out() > 0) {
     return problem("UBLK_TIMEOUT", error, "START_DEV",
-                   "ublk device " + number(id) + ": the kernel waited " +
-                       number(kStartTime.count()) + " s for the volume to read the partition " +
-                       "table; is its I/O suspended?");
+                   "ublk device " + number(id) + ": the volume did not answer the kernel, which " +
+                       "reads the partition table, for " + number(kStall.count()) +
+                       " s; is its I/O suspended?");
   }
   if (error != 0) return command_failed("START_DEV", error);
 
@@ -292,7 +306,7 @@ UblkProblem UblkSetup::start() {
 std::string UblkSetup::undo() {
   if (!p_.device.exists) return {};
   // A partition scan that waits for the volume must end before the driver lets go.
-  p_.gate.run([this] { p_.queue.refuse(EIO); }, in(kCommandTime));
+  p_.gate.run([this] { p_.queue.give_up(); }, in(kCommandTime));
   const int stopped = p_.control.stop(p_.device.id, in(kStopTime));
   UblkProblem failed;
   if (stopped != 0 && stopped != -ENODEV) failed = command_failed("STOP_DEV", stopped);
@@ -425,27 +439,40 @@ UblkProblem UblkSetup::stop(bool force) {
   bool used = false;
   if (force) {
     used = !ublk_mounts_and_holders(id).empty() || !ublk_openers(id).empty();
-    block_fd = p_.control.open_block(ublk_block_path(id), O_RDONLY, in(kForcedSyncTime));
-    if (block_fd >= 0) static_cast<void>(p_.control.sync_block(block_fd, in(kForcedSyncTime)));
+    sync_best_effort(&block_fd);
   } else {
     failed = refuse_in_use(&block_fd);
     if (failed) return failed;
   }
   // STOP_DEV drops dirty pages; what was in the page cache is on the volume now. The exclusive open
   // is kept until the device is stopped, so that nobody mounts it in between.
-  const int stopped = step("stop-dev", [&] { return p_.control.stop(id, in(kStopTime)); });
+  const auto no_progress = [&] { return stalled(p_.queue, force ? kForcedStall : kStall); };
+  int stopped = step("stop-dev", [&] { return p_.control.stop(id, in(kStopTime), no_progress()); });
+  if (stopped == -ETIMEDOUT && force) {
+    p_.gate.run([this] { p_.queue.give_up(); }, in(kCommandTime));
+    stopped = p_.control.stop(id, in(kStopTime));
+  }
   if (block_fd >= 0) ::close(block_fd);
-  if (stopped == -ETIMEDOUT && p_.queue.served() > 0) {
+  if (stopped == -ETIMEDOUT && p_.queue.out() > 0) {
     return problem("UBLK_TIMEOUT", stopped, "STOP_DEV",
                    "ublk device " + number(id) +
-                       " cannot be stopped: the volume has not finished " +
-                       number(p_.queue.served()) + " of its requests; is its I/O suspended?");
+                       " is not stopped yet: the volume has not answered " +
+                       number(p_.queue.out()) +
+                       " of its requests; is its I/O suspended? A forced " + "stop fails them");
   }
   if (stopped != 0 && stopped != -ENODEV) return command_failed("STOP_DEV", stopped);
   failed = end_queue();
   if (failed) return failed;
   // With users left the driver keeps the device's number until they have gone: not waited for.
   return remove(!used);
+}
+
+void UblkSetup::sync_best_effort(int* block_fd) {
+  const auto no_progress = [this] { return stalled(p_.queue, kForcedStall); };
+  const std::string path = ublk_block_path(p_.device.id);
+  *block_fd = p_.control.open_block(path, O_RDONLY, in(kCommandTime), no_progress());
+  if (*block_fd < 0) return;
+  static_cast<void>(p_.control.sync_block(*block_fd, in(kSyncTime), no_progress()));
 }
 
 UblkProblem UblkSetup::refuse_in_use(int* block_fd) {
@@ -457,7 +484,8 @@ UblkProblem UblkSetup::refuse_in_use(int* block_fd) {
   const auto deadline = in(kOpenersTime);
   for (;;) {
     if (const std::string use = ublk_mounts_and_holders(id); !use.empty()) return in_use(use);
-    const int fd = p_.control.open_block(path, O_RDONLY | O_EXCL, in(kSyncTime));
+    const int fd =
+        p_.control.open_block(path, O_RDONLY | O_EXCL, in(kSyncTime), stalled(p_.queue, kStall));
     const bool late = UblkClock::now() >= deadline || p_.gate.closed();
     if (fd == -EBUSY && late) {
       return in_use(
@@ -465,6 +493,7 @@ UblkProblem UblkSetup::refuse_in_use(int* block_fd) {
           "top)");
     }
     if (fd == -ENOENT || fd == -ENXIO || fd == -ENODEV) return nullptr;  // gone already
+    if (fd == -ETIMEDOUT) return stalled_sync();
     if (fd < 0 && fd != -EBUSY) {
       return problem("UBLK_SYNC", fd, "open",
                      path + " cannot be opened to be synced: " + std::strerror(-fd));
@@ -480,12 +509,23 @@ UblkProblem UblkSetup::refuse_in_use(int* block_fd) {
     }
     p_.gate.sleep(kPoll);
   }
-  const int error = step("sync", [&] { return p_.control.sync_block(*block_fd, in(kSyncTime)); });
+  const int error = step("sync", [&] {
+    return p_.control.sync_block(*block_fd, in(kSyncTime), stalled(p_.queue, kStall));
+  });
   if (error == 0) return nullptr;
   ::close(*block_fd);
   *block_fd = -1;
+  if (error == -ETIMEDOUT) return stalled_sync();
   return problem("UBLK_SYNC", error, "fsync",
                  path + " is not stopped, as syncing it failed: " + std::strerror(-error));
+}
+
+UblkProblem UblkSetup::stalled_sync() {
+  return problem("UBLK_TIMEOUT", ETIMEDOUT, "fsync",
+                 ublk_block_path(p_.device.id) +
+                     " is not stopped, as the volume did not take its " +
+                     "dirty pages: no request was done for " + number(kStall.count()) +
+                     " s; is its I/O suspended? A forced stop drops them");
 }
 
 // After a stop: every tag comes back, then nothing of ours refers to the device.

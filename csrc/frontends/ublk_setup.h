@@ -68,6 +68,8 @@ class UblkSetup {
   UblkProblem await_quiesced();
   UblkProblem check_recoverable();
   UblkProblem refuse_in_use(int* block_fd);
+  void sync_best_effort(int* block_fd);
+  UblkProblem stalled_sync();
   UblkProblem end_queue();
   UblkProblem remove(bool wait);
   void remove_orphans();

@@ -10,6 +10,7 @@
 //
 //   FILE      holds the volume's content; in /dev/shm it outlives the process
 //   delay_us  every request takes this long
+//   hold      requests are held from the start
 //   bad       reads and writes of this byte fail with EIO
 //   fail      the named step of start or stop fails (ENOMEDIUM); die: the process kills itself
 //   there
@@ -17,7 +18,9 @@
 //   SIGTERM   stop          -> "stopped", exit 0, or "stop-failed CODE message"
 //   SIGUSR1   forced stop
 //   SIGUSR2   -> "served reads=N writes=N flushes=N discards=N zeroes=N fua=N"
-//   SIGINT    end the volume's thread without a stop, and take the device over with a new one
+//   SIGHUP    hold all requests from now on -> "holding"; what is held is answered once the device
+//   is stopped SIGINT    end the volume's thread without a stop, and take the device over with a
+//   new one
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -95,7 +98,8 @@ class MemoryVolume final : public FrontendHost {
         discard_(number(arguments, "discard", 1) != 0),
         delay_us_(number(arguments, "delay_us", 0)),
         bad_(number(arguments, "bad", UINT64_MAX)),
-        wake_fd_(eventfd(0, EFD_CLOEXEC)) {}
+        wake_fd_(eventfd(0, EFD_CLOEXEC)),
+        hold_(number(arguments, "hold", 0) != 0) {}
 
   ~MemoryVolume() override { close(wake_fd_); }
 
@@ -125,6 +129,7 @@ class MemoryVolume final : public FrontendHost {
   void end() { ring_.close(); }
 
   void quit() { quit_ = true; }
+  void hold(bool on) { hold_ = on; }
 
   std::unique_ptr<UblkFrontend> frontend;
   Counts counts;
@@ -174,7 +179,7 @@ class MemoryVolume final : public FrontendHost {
   }
 
   uint64_t timeout_us() const {
-    if (waiting_.empty()) return UINT64_MAX;
+    if (waiting_.empty() || hold_) return UINT64_MAX;
     const uint64_t now = now_us();
     return waiting_.front().due_us > now ? waiting_.front().due_us - now : 0;
   }
@@ -190,7 +195,7 @@ class MemoryVolume final : public FrontendHost {
 
   void finish_due() {
     const uint64_t now = now_us();
-    while (!waiting_.empty() && waiting_.front().due_us <= now) {
+    while (!hold_ && !waiting_.empty() && waiting_.front().due_us <= now) {
       Request* request = waiting_.front().request;
       waiting_.pop_front();
       request->result = execute(*request);
@@ -232,6 +237,7 @@ class MemoryVolume final : public FrontendHost {
   const int wake_fd_;
   uint64_t wake_value_ = 0;
   bool quit_ = false;
+  bool hold_;
   std::mutex mutex_;
   std::deque<std::function<void()>> tasks_;
   std::deque<Waiting> waiting_;
@@ -262,7 +268,8 @@ class Run {
           [this](std::unique_ptr<UblkFrontend> frontend, const EngineError* error) {
             if (error != nullptr) {
               say("start-failed " + text_of(*error));
-              std::_Exit(1);
+              answer_held(1);
+              return;
             }
             device_id_ = static_cast<int>(frontend->device_id());
             volume_.frontend = std::move(frontend);
@@ -281,9 +288,8 @@ class Run {
           say("stop-failed " + text_of(*error));
           return;
         }
-        volume_.frontend.reset();
         say("stopped");
-        std::_Exit(0);
+        answer_held(0);
       });
     });
   }
@@ -299,6 +305,13 @@ class Run {
     });
   }
 
+  void hold() {
+    volume_.post([this] {
+      volume_.hold(true);
+      say("holding");
+    });
+  }
+
   // Ends the thread and leaves the device; its id.
   int leave() {
     volume_.post([this] { volume_.quit(); });
@@ -308,6 +321,17 @@ class Run {
   }
 
  private:
+  // The volume answers late what it still has; a frontend that owns it must bear that.
+  void answer_held(int status) {
+    volume_.hold(false);
+    volume_.post([this, status] {
+      volume_.post([this, status] {
+        volume_.frontend.reset();
+        std::_Exit(status);
+      });
+    });
+  }
+
   MemoryVolume volume_;
   int device_id_ = -1;
   std::thread thread_;
@@ -336,6 +360,9 @@ int serve(const Arguments& arguments) {
         break;
       case SIGUSR2:
         run->count();
+        break;
+      case SIGHUP:
+        run->hold();
         break;
       default: {
         UblkOptions again = options;
@@ -368,7 +395,7 @@ int main(int count, char** words) {
   // Blocked here and so in every thread; taken by sigwait().
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGUSR1, SIGUSR2, SIGINT}) sigaddset(&signals, signal);
+  for (const int signal : {SIGTERM, SIGUSR1, SIGUSR2, SIGHUP, SIGINT}) sigaddset(&signals, signal);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   tidemark::Arguments arguments;
