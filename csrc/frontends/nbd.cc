@@ -111,7 +111,7 @@ void NbdFrontend::accepted(int32_t result) {
     connections_.push_back(std::make_unique<NbdConnection>(host_, this, export_, limits_, result));
     share();
     arm_timer();
-  } else if (result != -EINTR && result != -EAGAIN && result != -ECONNABORTED) {
+  } else if (!stopping_ && result != -EINTR && result != -EAGAIN && result != -ECONNABORTED) {
     paused_ = true;  // no descriptors, no memory
     arm_timer();
   }
@@ -131,6 +131,7 @@ void NbdFrontend::arm_timer() {
 }
 
 void NbdFrontend::tick() {
+  if (stopping_ && !stopped_) return;  // abandoned, or over
   if (stopping_ && socket_.fd() < 0 && open_connections() == 0) return;
   const uint64_t now = host_.now_us();
   bool needed = paused_ || stopping_;
