@@ -1,5 +1,6 @@
 // A process that ends, or ends a worker of its, while a volume is at the stage that its argument names.
-// It ends with status 0, by itself, unless something is wrong. The same file is the worker.
+// It ends with status 0, by itself, unless something is wrong. The same file is the worker; life.test.ts
+// translates it once, because tsx costs each process and each worker half a second.
 
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -127,17 +128,9 @@ async function collectGarbage(): Promise<void> {
   }
 }
 
-// tsx enters workers only when told to.
-const WORKER = `
-  import(${JSON.stringify(import.meta.resolve('tsx/esm/api'))})
-    .then(({ tsImport }) => tsImport(${JSON.stringify(import.meta.url)}, ${JSON.stringify(import.meta.url)}));
-`;
-
 async function terminateWorkers(stage: string): Promise<void> {
   for (let round = 0; round < 3; ++round) {
-    const workers = [0, 1].map(
-      () => new Worker(WORKER, { eval: true, execArgv: [], workerData: stage }),
-    );
+    const workers = [0, 1].map(() => new Worker(new URL(import.meta.url), { workerData: stage }));
     await Promise.all(
       workers.map(async (worker) => {
         await new Promise((resolve, reject) => {

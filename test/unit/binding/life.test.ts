@@ -1,23 +1,41 @@
 // Ends processes and workers at each stage of a volume's life: none crashes, hangs or keeps a lock.
 
 import { execFile } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { build } from 'esbuild';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
-const CHILD = fileURLToPath(new URL('./life-child.ts', import.meta.url));
 const LIMIT_MS = 60_000;
+// Two folders below the top, as lib/binding is: the add-on is looked for relative to it.
+const CHILD = fileURLToPath(
+  new URL(`../../../build/life-${process.pid}/life-child.mjs`, import.meta.url),
+);
 
 async function child(...args: string[]): Promise<string> {
   const { stdout, stderr } = await promisify(execFile)(
     process.execPath,
-    ['--import', 'tsx', '--expose-gc', CHILD, ...args],
+    ['--enable-source-maps', '--expose-gc', CHILD, ...args],
     { timeout: LIMIT_MS, killSignal: 'SIGKILL' },
   );
   assert.is(stderr, '', args.join(' '));
   return stdout;
 }
+
+process.on('exit', () => rmSync(dirname(CHILD), { recursive: true, force: true }));
+await build({
+  entryPoints: [fileURLToPath(new URL('./life-child.ts', import.meta.url))],
+  outfile: CHILD,
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  sourcemap: 'inline',
+  logLevel: 'warning',
+});
 
 const stages: string[] = JSON.parse(await child('stages'));
 
