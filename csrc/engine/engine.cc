@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/crc32c.h"
 #include "engine/engine_impl.h"
 #include "engine/metadata_file.h"
 #include "engine/metadata_place.h"
@@ -140,8 +141,8 @@ void Engine::Impl::close(bool abandon) {
   if (joined_) return;
   joined_ = true;
   thread_.join();
-  // Not before the thread has ended: what ublk hands to a living thread whose ring is closed is lost,
-  // and its device hangs (Linux 6.12).
+  // Not before the thread has ended: what ublk hands to a living thread whose ring is closed is
+  // lost, and its device hangs (Linux 6.12).
   ring_.close();
   // The files last: the locks are held until no I/O can be under way any more (R12).
   metadata_.reset();
@@ -267,8 +268,13 @@ void Engine::start_nbd(const NbdOptions& options, FrontendDone done) {
   impl->post_start("NBD", true, start, std::move(done));
 }
 
-void Engine::start_ublk(const UblkOptions& options, FrontendDone done) {
+void Engine::start_ublk(const UblkOptions& wanted, FrontendDone done) {
   Impl* impl = impl_.get();
+  UblkOptions options = wanted;
+  if (options.volume_tag == 0) {
+    const Uuid& identity = impl->superblock_.node_id;
+    options.volume_tag = crc32c(0, identity.bytes, sizeof identity.bytes);
+  }
   const auto start = [impl, options](const FrontendDone& finished) {
     UblkFrontend::start(
         impl->frontend_side_, options,
