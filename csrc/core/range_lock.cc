@@ -116,8 +116,6 @@ RangeLock* sort_by_ticket(RangeLock* list) {
 
 }  // namespace
 
-RangeLocks::~RangeLocks() { assert(idle()); }
-
 bool RangeLocks::acquire(RangeLock* lock) {
   assert(!lock->queued && lock->range.length > 0);
   assert(lock->range.offset <= UINT64_MAX - lock->range.length);

@@ -69,7 +69,7 @@ uint8_t* Arena::get(size_t bytes, bool privileged) {
   const bool pooled = bytes <= kLargestPooled;
   const size_t cost = pooled ? kSmallest << order_of(bytes) : round_to_page(bytes);
   uint8_t* buffer = nullptr;
-  if (used_ + cost <= (privileged ? bound_ : largest())) {
+  if (used_ + cost <= bound_ && (privileged || frontend_used_ + cost <= largest())) {
     if (pooled) {
       const uint32_t order = order_of(bytes);
       uint32_t from = order;
@@ -94,20 +94,23 @@ uint8_t* Arena::get(size_t bytes, bool privileged) {
     failed_ = true;
   } else {
     used_ += cost;
+    if (!privileged) frontend_used_ += cost;
   }
   return buffer;
 }
 
-void Arena::put(uint8_t* buffer, size_t bytes) {
+void Arena::put(uint8_t* buffer, size_t bytes, bool privileged) {
   assert(buffer != nullptr && bytes > 0);
   if (failed_) refilled_ = true;
-  if (bytes > kLargestPooled) {
-    used_ -= round_to_page(bytes);
-    munmap(buffer, round_to_page(bytes));
+  const bool pooled = bytes <= kLargestPooled;
+  const size_t cost = pooled ? kSmallest << order_of(bytes) : round_to_page(bytes);
+  used_ -= cost;
+  if (!privileged) frontend_used_ -= cost;
+  if (!pooled) {
+    munmap(buffer, cost);
     return;
   }
   uint32_t order = order_of(bytes);
-  used_ -= kSmallest << order;
   auto page = static_cast<uint32_t>((buffer - base_) / static_cast<ptrdiff_t>(kSmallest));
   assert(page < free_order_.size() && free_order_[page] == 0);
   for (; order + 1 < kOrders; ++order) {

@@ -28,8 +28,8 @@ class Arena {
   int open(size_t bytes);
   // Aligned to 4 KiB; nullptr when the bound is reached. `bytes` > 0.
   uint8_t* get(size_t bytes, bool privileged);
-  // `bytes` as it was asked for.
-  void put(uint8_t* buffer, size_t bytes);
+  // `bytes` and `privileged` as it was asked for.
+  void put(uint8_t* buffer, size_t bytes, bool privileged);
 
   // The largest that get(bytes, false) can ever give.
   size_t largest() const { return bound_ / 4 * 3; }
@@ -53,6 +53,7 @@ class Arena {
   uint8_t* base_ = nullptr;
   size_t bound_ = 0;
   size_t used_ = 0;
+  size_t frontend_used_ = 0;     // of it
   uint32_t free_[kOrders] = {};  // first free page number of each order
   std::vector<uint8_t>
       free_order_;  // by page: order + 1 of the free block that starts here, else 0

@@ -76,7 +76,7 @@ void Engine::Impl::CoreHost::complete(Request* request) {
 uint8_t* Engine::Impl::CoreHost::buffer_get(size_t bytes) { return impl_.arena_.get(bytes, true); }
 
 void Engine::Impl::CoreHost::buffer_put(uint8_t* buffer, size_t bytes) {
-  impl_.arena_.put(buffer, bytes);
+  impl_.arena_.put(buffer, bytes, true);
 }
 
 uint64_t Engine::Impl::CoreHost::random_u64() {
@@ -123,7 +123,7 @@ uint8_t* Engine::Impl::FrontendSide::buffer_get(size_t bytes) {
 }
 
 void Engine::Impl::FrontendSide::buffer_put(uint8_t* buffer, size_t bytes) {
-  impl_.arena_.put(buffer, bytes);
+  impl_.arena_.put(buffer, bytes, false);
 }
 
 size_t Engine::Impl::FrontendSide::buffer_bytes_max() const { return impl_.arena_.largest(); }

@@ -29,10 +29,22 @@ TEST_CASE("buffers are aligned, and the last quarter is the core's") {
   uint8_t* last = arena.get(4096, true);
   CHECK(last != nullptr);
   CHECK_FALSE(arena.take_refilled());
-  arena.put(last, 4096);
+  arena.put(last, 4096, true);
   CHECK(arena.take_refilled());
   CHECK_FALSE(arena.take_refilled());
-  for (uint8_t* buffer : buffers) arena.put(buffer, 5000);
+  for (uint8_t* buffer : buffers) arena.put(buffer, 5000, false);
+  CHECK(arena.used() == 0);
+}
+
+TEST_CASE("what the core has does not count against the frontends' part") {
+  Arena arena;
+  REQUIRE(arena.open(kBound) == 0);
+  uint8_t* core = arena.get(4096, true);
+  uint8_t* payload = arena.get(arena.largest(), false);
+  CHECK(payload != nullptr);
+  CHECK(arena.get(4096, false) == nullptr);
+  arena.put(payload, arena.largest(), false);
+  arena.put(core, 4096, true);
   CHECK(arena.used() == 0);
 }
 
@@ -44,7 +56,7 @@ TEST_CASE("memory of small buffers serves large ones afterwards") {
       std::vector<uint8_t*> buffers;
       while (uint8_t* buffer = arena.get(bytes, true)) buffers.push_back(buffer);
       CHECK(buffers.size() >= kBound / (2 * bytes));
-      for (uint8_t* buffer : buffers) arena.put(buffer, bytes);
+      for (uint8_t* buffer : buffers) arena.put(buffer, bytes, true);
       CHECK(arena.used() == 0);
     }
   }
@@ -56,7 +68,7 @@ TEST_CASE("buffers larger than the pooled ones count against the bound") {
   uint8_t* large = arena.get(12u << 20, false);
   REQUIRE(large != nullptr);
   CHECK(arena.get(4096, false) == nullptr);
-  arena.put(large, 12u << 20);
+  arena.put(large, 12u << 20, false);
   CHECK(arena.get((12u << 20) + 1, false) == nullptr);
 }
 
@@ -83,11 +95,11 @@ TEST_CASE("no two buffers overlap under random use") {
       const Held last = held.back();
       REQUIRE(last.buffer[0] == last.mark);
       REQUIRE(last.buffer[last.bytes - 1] == last.mark);
-      arena.put(last.buffer, last.bytes);
+      arena.put(last.buffer, last.bytes, true);
       held.pop_back();
     }
   }
-  for (const Held& last : held) arena.put(last.buffer, last.bytes);
+  for (const Held& last : held) arena.put(last.buffer, last.bytes, true);
   CHECK(arena.used() == 0);
 }
 

@@ -1,0 +1,268 @@
+#include "engine/engine.h"
+
+#include <doctest/doctest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <future>
+#include <optional>
+
+#include "engine/create.h"
+#include "frontends/nbd_protocol.h"
+#include "temporary.h"
+
+namespace tidemark {
+namespace {
+
+constexpr uint64_t kDevice = 64u << 20;
+
+// A blocking NBD client.
+class Client {
+ public:
+  explicit Client(const std::string& path) : fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un name = {};
+    name.sun_family = AF_UNIX;
+    std::strncpy(name.sun_path, path.c_str(), sizeof name.sun_path - 1);
+    REQUIRE(connect(fd_, reinterpret_cast<sockaddr*>(&name), sizeof name) == 0);
+    receive(18);
+    std::string hello;
+    nbd::append(&hello, uint32_t{nbd::kFixedNewstyle | nbd::kNoZeroes});
+    nbd::append(&hello, nbd::kOptionMagic);
+    nbd::append(&hello, nbd::kOptExportName);
+    nbd::append(&hello, uint32_t{0});
+    put(hello);
+    const std::string answer = receive(10);
+    bytes = nbd::load<uint64_t>(reinterpret_cast<const uint8_t*>(answer.data()));
+  }
+  ~Client() { close(fd_); }
+
+  void send(uint16_t type, uint64_t offset, uint32_t length, const std::string& payload = "",
+            uint16_t flags = 0) {
+    std::string out;
+    nbd::append(&out, nbd::kRequestMagic);
+    nbd::append(&out, flags);
+    nbd::append(&out, type);
+    nbd::append(&out, uint64_t{42});
+    nbd::append(&out, offset);
+    nbd::append(&out, length);
+    put(out + payload);
+  }
+  // The error of the reply.
+  uint32_t reply() {
+    const std::string header = receive(nbd::kReplyBytes);
+    REQUIRE(header.size() == nbd::kReplyBytes);
+    return nbd::load<uint32_t>(reinterpret_cast<const uint8_t*>(header.data()) + 4);
+  }
+  // Shorter when the server closed.
+  std::string receive(size_t bytes) {
+    std::string data(bytes, '\0');
+    const ssize_t got = recv(fd_, data.data(), bytes, MSG_WAITALL);
+    data.resize(got < 0 ? 0 : static_cast<size_t>(got));
+    return data;
+  }
+  uint64_t bytes = 0;
+
+ private:
+  void put(const std::string& data) {
+    REQUIRE(::send(fd_, data.data(), data.size(), MSG_NOSIGNAL) ==
+            static_cast<ssize_t>(data.size()));
+  }
+  int fd_;
+};
+
+struct Rig {
+  Rig() {
+    CreateOptions create;
+    create.name = "volume";
+    create.backing_path = folder.file("disk", kDevice);
+    CreateReport made;
+    REQUIRE_FALSE(create_volume(create, &made).has_value());
+  }
+  std::unique_ptr<Engine> open() {
+    EngineOptions options;
+    options.name = "volume";
+    options.backing_path = folder.path("disk");
+    options.lock_timeout_ms = 50;
+    options.arena_bytes = 8u << 20;
+    options.send_ring_bytes = options.receive_ring_bytes = 4u << 20;
+    return Engine::open(options, {}, false, &report, &error);
+  }
+  static int promote(Engine& engine) {
+    std::promise<int> promise;
+    engine.call([&](Volume& volume) {
+      volume.promote(true, [&](int result, const std::string&) { promise.set_value(result); });
+    });
+    return promise.get_future().get();
+  }
+  // The error's code, or nothing.
+  template <typename Start>
+  static std::string wait(Start start) {
+    std::promise<std::string> promise;
+    start([&](const EngineError* error, const std::string&) {
+      promise.set_value(error == nullptr ? "" : error->code);
+    });
+    return promise.get_future().get();
+  }
+  std::string serve(Engine& engine) {
+    NbdOptions options;
+    options.socket_path = folder.path("socket");
+    options.export_name = "volume";
+    return wait([&](auto done) { engine.start_nbd(options, done); });
+  }
+  static std::string stop(Engine& engine, bool force) {
+    return wait([&](auto done) { engine.stop_frontend(force, done); });
+  }
+  TemporaryFolder folder;
+  AttachReport report;
+  EngineError error;
+};
+
+TEST_CASE("what was written over NBD is on the disk after a clean close") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  CHECK(engine->device() == rig.folder.path("socket"));
+  const std::string payload = "not aligned to anything";
+  {
+    Client client(rig.folder.path("socket"));
+    CHECK(client.bytes == rig.report.volume_bytes);
+    client.send(nbd::kCmdWrite, 12345, static_cast<uint32_t>(payload.size()), payload);
+    CHECK(client.reply() == 0);
+    client.send(nbd::kCmdFlush, 0, 0);
+    CHECK(client.reply() == 0);
+    client.send(nbd::kCmdRead, 12345, static_cast<uint32_t>(payload.size()));
+    CHECK(client.reply() == 0);
+    CHECK(client.receive(payload.size()) == payload);
+    // More than the whole arena of 8 MiB at once is refused, and nothing hangs.
+    client.send(nbd::kCmdRead, 0, 7u << 20);
+    CHECK(client.reply() == nbd::kErrorInvalid);
+    client.send(nbd::kCmdRead, 0, 6u << 20);
+    CHECK(client.reply() == 0);
+    CHECK(client.receive(6u << 20).size() == 6u << 20);
+  }
+  CHECK(engine->status(true).writes == 1);
+  engine->close(false);
+  engine->close(false);
+  CHECK(rig.folder.get("disk", 12345, payload.size()) == payload);
+  CHECK(access(rig.folder.path("socket").c_str(), F_OK) != 0);
+  engine.reset();
+  engine = rig.open();
+  REQUIRE(engine != nullptr);
+  CHECK_FALSE(rig.report.crashed);
+}
+
+TEST_CASE("a volume in use is locked, and the one who holds it is named") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  CHECK(rig.open() == nullptr);
+  CHECK(rig.error.code == "BACKING_LOCKED");
+  CHECK(rig.error.message.find("process " + std::to_string(getpid())) != std::string::npos);
+  engine.reset();
+  CHECK(rig.open() != nullptr);
+}
+
+TEST_CASE("an engine that is only destroyed leaves what a crash leaves") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  Client client(rig.folder.path("socket"));
+  for (int i = 0; i < 64; ++i) client.send(nbd::kCmdWrite, i * 8192, 8192, std::string(8192, 'w'));
+  engine.reset();
+  engine = rig.open();
+  REQUIRE(engine != nullptr);
+  CHECK(rig.report.crashed);
+  CHECK(rig.report.crashed_primary);
+}
+
+TEST_CASE("frontends need a primary, come one at a time, and are not pulled from under a client") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  CHECK(rig.serve(*engine) == "NOT_PRIMARY");
+  CHECK(Rig::stop(*engine, false) == "NO_FRONTEND");
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  CHECK(rig.serve(*engine) == "FRONTEND_EXISTS");
+  std::optional<Client> client(rig.folder.path("socket"));
+  CHECK(Rig::stop(*engine, false) == "NBD_BUSY");
+  client->send(nbd::kCmdFlush, 0, 0);
+  CHECK(client->reply() == 0);
+  CHECK(Rig::stop(*engine, true) == "");
+  CHECK(client->receive(1).empty());
+  CHECK(engine->device() == "");
+  CHECK(rig.serve(*engine) == "");
+  engine->close(false);
+  CHECK(Rig::stop(*engine, true) == "CLOSED");
+}
+
+TEST_CASE("a socket that somebody listens on is refused, a dead one replaced") {
+  Rig rig;
+  Rig other;
+  auto engine = rig.open();
+  auto second = other.open();
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(Rig::promote(*second) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  NbdOptions options;
+  options.socket_path = rig.folder.path("socket");
+  const auto start = [&](auto done) { second->start_nbd(options, done); };
+  CHECK(Rig::wait(start) == "NBD_ADDRESS");
+  REQUIRE(link(options.socket_path.c_str(), rig.folder.path("dead").c_str()) == 0);
+  engine->close(false);
+  options.socket_path = rig.folder.path("dead");
+  CHECK(Rig::wait(start) == "");
+  second->close(false);
+  options.socket_path = rig.folder.file("plain", 0);
+  second = other.open();
+  REQUIRE(Rig::promote(*second) == 0);
+  CHECK(Rig::wait(start) == "NBD_ADDRESS");
+  CHECK(access(options.socket_path.c_str(), F_OK) == 0);
+}
+
+TEST_CASE("both link rings are empty after a reset, whatever was in them") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  const std::vector<uint8_t> bytes(1000, 7);
+  CHECK(engine->feed(bytes) == bytes.size());
+  engine->reset_link_bytes();
+  CHECK(engine->outgoing().empty());
+  // The whole ring is free again.
+  const std::vector<uint8_t> full(4u << 20, 7);
+  CHECK(engine->feed(full) == full.size());
+  engine->close(true);
+  engine->reset_link_bytes();
+}
+
+TEST_CASE("options that cannot work are refused by name") {
+  Rig rig;
+  EngineOptions options;
+  options.name = "volume";
+  options.backing_path = rig.folder.path("disk");
+  const auto code = [&](auto change) {
+    EngineOptions changed = options;
+    change(changed);
+    CHECK(Engine::open(changed, {}, false, &rig.report, &rig.error) == nullptr);
+    return rig.error.code;
+  };
+  CHECK(code([](EngineOptions& o) { o.arena_bytes = 4096; }) == "OPTIONS");
+  CHECK(code([](EngineOptions& o) { o.send_ring_bytes = 5'000'000; }) == "OPTIONS");
+  CHECK(code([](EngineOptions& o) { o.placement = Placement::kExternal; }) == "OPTIONS");
+  CHECK(code([](EngineOptions& o) { o.backing_path += "x"; }) == "BACKING_OPEN");
+  CHECK(code([](EngineOptions& o) { o.backing_path = "/dev/null"; }) == "BACKING_OPEN");
+  CHECK(code([](EngineOptions& o) { o.placement = Placement::kStart; }) == "METADATA_BLANK");
+  CHECK(code([](EngineOptions& o) {
+          o.placement = Placement::kExternal;
+          o.metadata_path = o.backing_path;
+        }) == "OPTIONS");
+}
+
+}  // namespace
+}  // namespace tidemark
