@@ -77,7 +77,7 @@ export function messageOf(error: unknown): string {
  */
 export async function runScript(path: string): Promise<Script> {
   const maps = new SourceMaps();
-  const options = { fsCache: false, moduleCache: false, interopDefault: true, sourceMaps: true };
+  const options = { fsCache: false, moduleCache: false, interopDefault: false, sourceMaps: true };
   const transformer = createJiti(pathToFileURL(path).href, options);
   const jiti = createJiti(pathToFileURL(path).href, {
     ...options,
