@@ -1,4 +1,4 @@
-// Two nodes on this machine, with a network between them that a scenario can cut.
+// Two nodes (or three) on this machine, with a network between them that a scenario can cut.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +23,8 @@ export interface ClusterOptions {
   timeouts?: Partial<TimeoutsMs>;
   /** TypeScript inside the volume's braces: policy functions. */
   source?: string;
+  /** A third node, gamma; not with external metadata. */
+  third?: boolean;
 }
 
 const VOLUME = 'r0';
@@ -31,22 +33,23 @@ const METADATA_OFFSET = 24 * MIB;
 
 export class Cluster {
   readonly directory: string;
+  readonly nodes: readonly ClusterNode[];
   readonly alpha: ClusterNode;
   readonly beta: ClusterNode;
   readonly link: LinkProxy;
 
-  private constructor(
-    directory: string,
-    nodes: readonly [ClusterNode, ClusterNode],
-    link: LinkProxy,
-  ) {
+  private constructor(directory: string, nodes: readonly ClusterNode[], link: LinkProxy) {
     this.directory = directory;
-    [this.alpha, this.beta] = nodes;
+    this.nodes = nodes;
+    [this.alpha, this.beta] = nodes as [ClusterNode, ClusterNode];
     this.link = link;
   }
 
-  get nodes(): [ClusterNode, ClusterNode] {
-    return [this.alpha, this.beta];
+  /** The third node, of a cluster that has one. */
+  get gamma(): ClusterNode {
+    const third = this.nodes[2];
+    if (third === undefined) throw new Error('the cluster has no third node');
+    return third;
   }
 
   /** Disks, configs and the network; nothing is created or started yet. */
@@ -63,18 +66,18 @@ export class Cluster {
     const metadata = options.metadata ?? 'internal-end';
     const disks = await place.disks(t, directory, 4, options.backingBytes ?? place.backingBytes);
 
-    const listen = await freePorts(2);
+    const names = options.third ? ['alpha', 'beta', 'gamma'] : ['alpha', 'beta'];
+    const listen = await freePorts(names.length);
     const link = await LinkProxy.start(listen);
     t.undo('close the network', () => link.close());
     const ports = link.ports;
 
-    const names = ['alpha', 'beta'];
     const nodes = Object.fromEntries(
       names.map((name, index) => [
         name,
         {
           backing: disks[index],
-          metadata: metadataOf(metadata, disks[index + 2]!),
+          metadata: metadataOf(metadata, disks[index + 2] ?? ''),
           address: `127.0.0.1:${ports[index]}`,
           listen: `127.0.0.1:${listen[index]}`,
           frontend: place.frontend(directory, name, index),
@@ -98,7 +101,7 @@ export class Cluster {
       writeFileSync(path, configText({ ...volume, ...own }, options.source));
       return path;
     });
-    const [alpha, beta] = names.map(
+    const members = names.map(
       (name, index) =>
         new ClusterNode(t, place, {
           name,
@@ -111,8 +114,8 @@ export class Cluster {
             metadata: metadata === 'external' ? disks[index + 2]! : null,
           },
         }),
-    ) as [ClusterNode, ClusterNode];
-    return new Cluster(directory, [alpha, beta], link);
+    );
+    return new Cluster(directory, members, link);
   }
 
   /** With metadata on both disks, and no daemon. */
@@ -133,22 +136,23 @@ export class Cluster {
     options: ClusterOptions = {},
   ): Promise<Cluster> {
     const cluster = await Cluster.create(t, place, options);
-    await Promise.all([cluster.alpha.up('--primary', '--force'), cluster.beta.up()]);
+    const [first, ...others] = cluster.nodes;
+    await Promise.all([first!.up('--primary', '--force'), ...others.map((node) => node.up())]);
     await cluster.synced();
     return cluster;
   }
 
-  /** Waits until both say that they are in step. */
+  /** Waits until alpha and beta say that they are in step. */
   async synced(): Promise<void> {
-    await Promise.all(this.nodes.map((node) => node.synced()));
+    await Promise.all([this.alpha.synced(), this.beta.synced()]);
   }
 
-  /** Throws unless both disks have the same data. */
+  /** Throws unless the disks of alpha and beta have the same data. */
   async assertSameData(): Promise<void> {
     await assertSameData(this.alpha.dataArea, this.beta.dataArea);
   }
 
-  /** A clean end of both, which must succeed. */
+  /** A clean end of all that run, which must succeed. */
   async down(): Promise<void> {
     for (const node of this.nodes) {
       if (node.daemon === null) continue;

@@ -1,4 +1,4 @@
-// The network between two nodes: a TCP relay for each, under one hand. It can cut the link, stall it (nothing is
+// The network between nodes: a TCP relay for each, under one hand. It can cut the link, stall it (nothing is
 // forwarded and nothing is closed), make it slow, and counts what crosses it.
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 
@@ -14,13 +14,15 @@ interface Pipe {
   /** `from` ended; that is passed on behind the last byte. */
   ended: boolean;
   timer: NodeJS.Timeout | undefined;
-  /** Index of the relay that `from`'s bytes go to. */
-  towards: number;
+  /** Index of the node that `from`'s bytes go to; null when it is not known. */
+  towards: number | null;
 }
 
 export class LinkProxy {
-  /** Bytes that were forwarded to each node, in the order of `targets`. */
+  /** Bytes that were forwarded to each node, in the order of `targets`; with more than two, only of links that others dialled. */
   readonly bytesTo: number[];
+  /** Bytes that were forwarded, all ways together. */
+  bytes = 0;
   /** Connections that a node opened, also those that were refused. */
   attempts = 0;
   private readonly servers: Server[] = [];
@@ -54,10 +56,6 @@ export class LinkProxy {
       if (address === null || typeof address === 'string') throw new Error('the proxy is closed');
       return address.port;
     });
-  }
-
-  get bytes(): number {
-    return this.bytesTo.reduce((sum, count) => sum + count, 0);
   }
 
   get connections(): number {
@@ -108,8 +106,9 @@ export class LinkProxy {
     }
     const far = createConnection({ host: '127.0.0.1', port: target });
     far.on('error', () => {});
-    // Who dialled is the other node, of two.
-    const pipes = [this.pipe(near, far, index), this.pipe(far, near, 1 - index)];
+    // Who dialled is the other node, of two; of more it is not known.
+    const dialler = this.bytesTo.length === 2 ? 1 - index : null;
+    const pipes = [this.pipe(near, far, index), this.pipe(far, near, dialler)];
     const pair = [near, far] as const;
     this.pairs.add(pair);
     for (const socket of pair) {
@@ -126,7 +125,7 @@ export class LinkProxy {
     }
   }
 
-  private pipe(from: Socket, to: Socket, towards: number): Pipe {
+  private pipe(from: Socket, to: Socket, towards: number | null): Pipe {
     const pipe: Pipe = {
       from,
       to,
@@ -163,7 +162,8 @@ export class LinkProxy {
       if (pipe.to.writableNeedDrain) return; // 'drain' comes back here.
       pipe.held.shift();
       pipe.heldBytes -= next.data.length;
-      this.bytesTo[pipe.towards]! += next.data.length;
+      this.bytes += next.data.length;
+      if (pipe.towards !== null) this.bytesTo[pipe.towards]! += next.data.length;
       pipe.to.write(next.data);
     }
     if (pipe.ended) pipe.to.end();
