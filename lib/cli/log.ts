@@ -1,7 +1,10 @@
 /** The daemon's log: JSON lines, or text for a terminal. */
 
+import { openSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { TidemarkError } from '../binding/errors.ts';
+import { makeFolder } from '../control/run_folder.ts';
 import type { LogLevel } from './log_levels.ts';
 
 const LEVEL_WORDS: Record<number, string> = {
@@ -32,21 +35,32 @@ export function prettyLine(json: string): string {
   return `${time} ${levelText}${about === '' ? '' : `${about}: `}${String(entry.msg)}${rest.join('')}\n`;
 }
 
+/** @throws TidemarkError LOG. */
+export function openLogFile(file: string): number {
+  try {
+    makeFolder(dirname(file));
+    return openSync(file, 'a', 0o600);
+  } catch (cause) {
+    throw new TidemarkError('LOG', `log ${file}: ${(cause as Error).message}`, { cause });
+  }
+}
+
 /**
  * @param file a file to append to; without it, standard error.
  * @throws TidemarkError LOG when the file cannot be opened.
  */
 export function openLog(level: LogLevel, file: string | undefined): Logger {
   const options = { level, base: { pid: process.pid } };
-  if (file !== undefined) {
-    try {
-      // Synchronous: the last words before a crash are the ones that count.
-      return pino(options, pino.destination({ dest: file, append: true, mkdir: true, sync: true }));
-    } catch (cause) {
-      throw new TidemarkError('LOG', `log ${file}: ${(cause as Error).message}`, { cause });
-    }
-  }
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ dest: 2, sync: true }));
+  // Synchronous: the last words before a crash are the ones that count.
+  const write = (destination: Parameters<typeof pino.destination>[0]) => {
+    const stream = pino.destination(destination);
+    // A full disk or a reader that went away costs the log, never the volumes.
+    stream.on('error', () => undefined);
+    return pino(options, stream);
+  };
+  if (file !== undefined) return write({ fd: openLogFile(resolve(file)), sync: true });
+  process.stderr.on('error', () => undefined);
+  if (!process.stderr.isTTY) return write({ dest: 2, sync: true });
   const terminal: DestinationStream = {
     write: (line) => void process.stderr.write(prettyLine(line)),
   };

@@ -1,8 +1,8 @@
 /** `tidemark up`: runs the daemon, here or behind. */
 
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { closeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { TidemarkError } from '../binding/errors.ts';
 import { Daemon } from '../control/daemon.ts';
@@ -13,7 +13,7 @@ import type { StatusJson } from '../control/status.ts';
 import { ScriptHost } from '../policy/script_host.ts';
 import { type Context, VERSION } from './context.ts';
 import { EXIT, errorText, exitStatus } from './exit.ts';
-import { openLog } from './log.ts';
+import { openLog, openLogFile } from './log.ts';
 import type { LogLevel } from './log_levels.ts';
 import { volumeLine } from './status_text.ts';
 
@@ -191,13 +191,4 @@ async function upBehind(context: Context, options: UpOptions): Promise<number> {
   report(word.status, (line) => process.stdout.write(line));
   process.stdout.write(`daemon ${word.status.pid} runs behind, its log is ${file}\n`);
   return EXIT.ok;
-}
-
-function openLogFile(file: string): number {
-  try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-    return openSync(file, 'a', 0o600);
-  } catch (cause) {
-    throw new TidemarkError('LOG', `log ${file}: ${(cause as Error).message}`, { cause });
-  }
 }

@@ -172,6 +172,8 @@ export class Daemon {
   /** Undoes everything that was begun, in the other order. Failures are logged: there is nobody left to hear them. */
   private async tearDown(why: DaemonEnd): Promise<void> {
     if (this.state === 'stopped') return;
+    // The worker's end is expected from here on.
+    this.state = 'stopping';
     const { log, scripts } = this.options;
     const step = async (what: string, task: () => Promise<unknown>) => {
       try {

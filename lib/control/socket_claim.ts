@@ -8,7 +8,6 @@ import {
   chmodSync,
   linkSync,
   lstatSync,
-  mkdirSync,
   readFileSync,
   renameSync,
   unlinkSync,
@@ -21,7 +20,7 @@ import { TidemarkError } from '../binding/errors.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../config/limits.ts';
 import type { ResolvedConfig } from '../config/resolved.ts';
 import { ControlClient } from './client.ts';
-import { runFolder } from './run_folder.ts';
+import { makeFolder, runFolder } from './run_folder.ts';
 
 /** How long a living daemon may take to say who it is. */
 const PROBE_MS = 3000;
@@ -159,7 +158,7 @@ export async function claimSocket(path: string): Promise<Server> {
   const own = `${path}.${randomBytes(3).toString('hex')}`;
   let server: Server | null = null;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path));
     server = await listenOn(own);
     await withLock(path, async () => {
       try {

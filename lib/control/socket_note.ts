@@ -4,9 +4,9 @@
  */
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { runFolder } from './run_folder.ts';
+import { makeFolder, runFolder } from './run_folder.ts';
 
 function notePath(config: string, node: string | undefined, folder: string): string {
   const key = createHash('sha256')
@@ -46,7 +46,7 @@ export function writeSocketNote(
 ): () => void {
   const path = notePath(config, node, folder);
   const note: Note = { config, node: node ?? null, socket };
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  makeFolder(dirname(path));
   writeFileSync(`${path}.${process.pid}`, `${JSON.stringify(note)}\n`, { mode: 0o600 });
   renameSync(`${path}.${process.pid}`, path);
   return () => rmSync(path, { force: true });

@@ -178,6 +178,14 @@ test('up --detach tells the error of the daemon behind, and leaves nothing', asy
   assert.equal(readdirSync(run), ['r0-alpha.log']);
 });
 
+test('a log that cannot be written is told before anything is opened', async () => {
+  for (const detach of [[], ['-d']]) {
+    const result = await tidemark([...AT, 'up', ...detach, '--log', '/proc/x/y']);
+    assert.is(result.status, 1);
+    assert.match(result.stderr, 'tidemark: log /proc/x/y: ENOENT');
+  }
+});
+
 test('a run folder that cannot be made is told with a way out', async () => {
   const file = join(folder, 'file');
   writeFileSync(file, '');
