@@ -23,6 +23,8 @@ export interface ClusterOptions {
   timeouts?: Partial<TimeoutsMs>;
   /** TypeScript inside the volume's braces: policy functions. */
   source?: string;
+  /** Files beside the configs, mode 0600. */
+  files?: Record<string, string>;
   /** A third node, gamma; not with external metadata. */
   third?: boolean;
 }
@@ -92,6 +94,9 @@ export class Cluster {
       ...options.volume,
       nodes,
     };
+    for (const [name, text] of Object.entries(options.files ?? {})) {
+      writeFileSync(join(directory, name), text, { mode: 0o600 });
+    }
     const config = join(directory, 'tidemark.config.ts');
     writeFileSync(config, configText(volume, options.source));
     const configs = names.map((name) => {
