@@ -6,6 +6,7 @@
 #include <cassert>
 #include <chrono>
 #include <cstring>
+#include <string_view>
 
 #include "core/crc32c.h"
 #include "engine/engine_impl.h"
@@ -46,6 +47,16 @@ bool same_file(const Backing& backing, const std::string& path) {
   struct stat b = {};
   return fstat(backing.fd(), &a) == 0 && stat(path.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
          a.st_ino == b.st_ino;
+}
+
+// What to do when this machine has no io_uring for us.
+const char* ring_advice(std::string_view call, int number) {
+  if (call != "io_uring_setup") return "";
+  if (number == -EPERM || number == -EACCES) {
+    return "; io_uring is forbidden here: see sysctl kernel.io_uring_disabled, or the container's "
+           "seccomp profile";
+  }
+  return number == -ENOSYS ? "; io_uring of Linux 5.11 or newer is needed" : "";
 }
 
 void warn_buffered(const Backing& backing, std::vector<std::string>* warnings) {
@@ -113,7 +124,7 @@ bool Engine::Impl::open(bool suspended, AttachReport* report, EngineError* error
     if (number == 0) return true;
     *error = {"RING", -number, what,
               std::string("cannot start the engine of volume '") + options_.name + "': " + what +
-                  ": " + std::strerror(-number)};
+                  ": " + std::strerror(-number) + ring_advice(what, number)};
     return false;
   };
   if (!opened("eventfd", mailbox_.open()) || !opened("arena", arena_.open(options_.arena_bytes)) ||

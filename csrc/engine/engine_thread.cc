@@ -318,13 +318,21 @@ void Engine::Impl::finish(bool abandon) {
 // The memory that the kernel reads and writes goes away after this. Disk I/O is waited for without
 // end: the locks must not be given up before it has landed (R12).
 void Engine::Impl::drain() {
+  bool all = true;
   if (abandoned_) {
     disk_->abandon();
-    if (frontend_ != nullptr) frontend_->abandon();
+    if (frontend_ != nullptr) {
+      frontend_->abandon();
+      all = frontend_->ring_clears();
+    }
   }
   mailbox_.unlisten();
   const uint64_t deadline = monotonic_us() + kDrainUs;
-  while (disk_->in_flight() > 0 || (ring_.in_flight() > 0 && monotonic_us() < deadline)) {
+  const auto waiting = [&] {
+    if (disk_->in_flight() > 0) return true;
+    return (all ? ring_.in_flight() > 0 : mailbox_.reading()) && monotonic_us() < deadline;
+  };
+  while (waiting()) {
     if (ring_.turn(kDrainUs / 10) < 0) break;
   }
 }

@@ -48,9 +48,12 @@ class Frontend {
   // when the last came back. Destroying it without stop() leaves what outlives a process as a crash
   // would (a quiesced ublk device).
   virtual void stop(bool force, std::function<void(const EngineError*)> done) = 0;
-  // The engine ends without a stop: give back at once what the ring holds for it, as far as a crash
-  // would. Completions are still delivered for a while; nothing may be submitted any more.
+  // The engine ends without a stop: let go of what a crash would let go of; nothing may be
+  // submitted any more.
   virtual void abandon() {}
+  // Whether the ring gives back by itself what it holds for an abandoned frontend, so that it can
+  // be waited for.
+  virtual bool ring_clears() const { return false; }
 };
 
 }  // namespace tidemark

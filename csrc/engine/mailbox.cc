@@ -42,12 +42,14 @@ void Mailbox::listen(Ring& ring) {
   read_.mailbox = this;
   read_.done = [](Completion* self, int32_t, uint32_t) {
     Mailbox* mailbox = static_cast<Read*>(self)->mailbox;
+    mailbox->reading_ = false;
     if (mailbox->listening_) mailbox->rearm();
   };
   rearm();
 }
 
 void Mailbox::rearm() {
+  reading_ = true;
   io_uring_sqe* sqe = ring_->sqe(&read_);
   sqe->opcode = IORING_OP_READ;
   sqe->fd = fd_;

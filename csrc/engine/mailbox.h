@@ -41,6 +41,7 @@ class Mailbox {
   std::vector<std::function<void()>> take();
   // Ends the read in the ring, which then completes by itself.
   void unlisten();
+  bool reading() const { return reading_; }  // the ring still has the read
   // Takes what is there for the last time; post() fails from now on.
   std::vector<std::function<void()>> close();
 
@@ -55,6 +56,7 @@ class Mailbox {
   Read read_;
   Ring* ring_ = nullptr;
   bool listening_ = false;
+  bool reading_ = false;
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> rung_{false};
   std::mutex mutex_;

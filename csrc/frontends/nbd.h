@@ -32,6 +32,7 @@ class NbdFrontend final : public Frontend {
   // for a second at most, and the clients are cut off.
   void stop(bool force, std::function<void(const EngineError*)> done) override;
   void abandon() override;
+  bool ring_clears() const override { return true; }
 
  private:
   struct Operation : Completion {

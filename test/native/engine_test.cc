@@ -226,6 +226,23 @@ TEST_CASE("a socket that somebody listens on is refused, a dead one replaced") {
   CHECK(access(options.socket_path.c_str(), F_OK) == 0);
 }
 
+TEST_CASE("a volume whose I/O is suspended can be closed, with requests waiting") {
+  for (const bool abandon : {false, true}) {
+    Rig rig;
+    auto engine = rig.open();
+    REQUIRE(engine != nullptr);
+    REQUIRE(Rig::promote(*engine) == 0);
+    REQUIRE(rig.serve(*engine) == "");
+    engine->call([](Volume& volume) { volume.suspend("the test says so"); });
+    Client client(rig.folder.path("socket"));
+    client.send(nbd::kCmdWrite, 0, 4096, std::string(4096, 'w'));
+    client.send(nbd::kCmdRead, 0, 4096);
+    while (engine->status(true).requests_in_flight < 2) usleep(1000);
+    engine->close(abandon);
+    CHECK(client.receive(1).empty());
+  }
+}
+
 TEST_CASE("both link rings are empty after a reset, whatever was in them") {
   Rig rig;
   auto engine = rig.open();
