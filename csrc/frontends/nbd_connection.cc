@@ -17,31 +17,6 @@ namespace {
 constexpr size_t kStagingBytes = 64u << 10;
 constexpr size_t kSendPartsMax = 256;  // well below the kernel's 1,024
 
-uint32_t nbd_error(int32_t result) {
-  switch (-result) {
-    case 0:
-      return 0;
-    case EPERM:
-    case EACCES:
-    case EROFS:
-      return nbd::kErrorPermission;
-    case ENOMEM:
-      return nbd::kErrorMemory;
-    case EINVAL:
-      return nbd::kErrorInvalid;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return nbd::kErrorNoSpace;
-    case EOPNOTSUPP:
-      return nbd::kErrorNotSupported;
-    case ESHUTDOWN:
-      return nbd::kErrorShutdown;
-    default:
-      return nbd::kErrorIo;
-  }
-}
-
 }  // namespace
 
 NbdConnection::NbdConnection(FrontendHost& host, Frontend* owner, const NbdExport& served,
@@ -295,7 +270,7 @@ void NbdConnection::complete(Command* command) {
   assert(out_ > 0);
   --out_;
   if (state_ >= State::kClosing) return release(command);
-  answer(command, nbd_error(command->result));
+  answer(command, nbd::error_of(command->result));
 }
 
 void NbdConnection::answer(Command* command, uint32_t error) {

@@ -1,6 +1,7 @@
 // The NBD protocol's numbers and byte order, as NetworkBlockDevice/nbd doc/proto.md defines them.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -74,6 +75,32 @@ inline constexpr uint32_t kErrorShutdown = 108;
 // The most that one command may carry: what every client can rely on.
 inline constexpr uint32_t kPayloadMax = 32u << 20;
 inline constexpr size_t kNameMax = 4096;
+
+// What a result of the volume (0 or -errno) is called here.
+inline uint32_t error_of(int32_t result) {
+  switch (-result) {
+    case 0:
+      return 0;
+    case EPERM:
+    case EACCES:
+    case EROFS:
+      return kErrorPermission;
+    case ENOMEM:
+      return kErrorMemory;
+    case EINVAL:
+      return kErrorInvalid;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return kErrorNoSpace;
+    case EOPNOTSUPP:
+      return kErrorNotSupported;
+    case ESHUTDOWN:
+      return kErrorShutdown;
+    default:
+      return kErrorIo;
+  }
+}
 
 // --- big endian ---
 template <typename T>
