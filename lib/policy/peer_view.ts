@@ -9,8 +9,6 @@ const LINKED = new Set<PeerLinkStatus['connection']>([
   'SyncTarget',
   'Connected',
 ]);
-/** It answered, and said no. */
-const REFUSING = new Set<PeerLinkStatus['connection']>(['SplitBrain', 'Unrelated', 'Refused']);
 
 export interface PeerView {
   name: string;
@@ -31,12 +29,6 @@ export function isLinked(connection: PeerLinkStatus['connection']): boolean {
   return LINKED.has(connection);
 }
 
-function reachable(link: PeerLinkStatus): boolean | null {
-  if (isLinked(link.connection) || link.connection === 'Handshake') return true;
-  if (REFUSING.has(link.connection)) return true;
-  return link.attempts > 0 ? false : null;
-}
-
 /**
  * What the peer said of its disk in the handshake. When nothing had to be copied the copies are equal, and a peer that
  * came as Outdated is that no more.
@@ -54,7 +46,7 @@ export function peerView(link: PeerLinkStatus, native: NativeStatus): PeerView {
     name: link.name,
     connection: link.connection,
     connected,
-    reachable: reachable(link),
+    reachable: link.reachable,
     role: connected ? (native.peerRole === 'primary' ? 'Primary' : 'Secondary') : 'Unknown',
     disk: connected ? peerDisk(link, native) : 'DUnknown',
     // A peer that was never met has nothing of the volume (R8: a slot never used is 'all dirty').

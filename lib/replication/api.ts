@@ -75,6 +75,8 @@ export interface PeerLinkStatus {
   slot: number;
   /** Tries since the last success. */
   attempts: number;
+  /** It answered, or not, when one of us tried last; null while nobody did since the last link. */
+  reachable: boolean | null;
 }
 
 export interface ReplicationStatus {

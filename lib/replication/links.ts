@@ -56,6 +56,8 @@ interface Entry {
   refused: boolean;
   reason: string;
   attempts: number;
+  /** As PeerLinkStatus has it. */
+  reachable: boolean | null;
   staleRetries: number;
   retryAt: number;
   dial: { id: number; openedAt: number | null; greeted: boolean } | null;
@@ -106,6 +108,7 @@ export class Links {
           refused: false,
           reason: '',
           attempts: 0,
+          reachable: null,
           staleRetries: 0,
           retryAt: 0,
           dial: null,
@@ -229,7 +232,14 @@ export class Links {
   ): { refusal: Refusal | null; actions: LinksAction[] } {
     let refusal: Refusal | null = null;
     const actions = this.#step(now, () => {
+      this.#entry(peer).reachable = true;
       refusal = this.#refusal(peer, incoming, now);
+      // Policy may want it, now that it is there.
+      const other = this.#holder !== null && this.#holder.peer !== peer;
+      const unselected = !this.#selected.includes(peer);
+      if (incoming && refusal !== null && (other || unselected)) {
+        this.#event('peer-seen', peer, 'tried to connect');
+      }
       if (refusal === null) this.#holder = { id, peer, incoming, phase: 'handshake' };
     });
     return { refusal, actions };
@@ -247,6 +257,7 @@ export class Links {
       holder.phase = 'linked';
       const entry = this.#entry(holder.peer);
       this.#calm(entry);
+      entry.reachable = true;
       entry.discardMine = false;
       entry.reason = '';
       for (const other of this.#entries.values()) {
@@ -285,6 +296,7 @@ export class Links {
       if (peer === null) return;
       const entry = this.#entry(peer);
       this.#holder = null;
+      entry.reachable = null;
       if (entry.wanted) entry.reason = why;
       entry.retryAt = now + this.#jitter(this.#options.retryMinMs);
       this.#event('peer-down', peer, quiet ? '' : why);
@@ -304,14 +316,14 @@ export class Links {
     return next;
   }
 
-  status(peer: string): Pick<PeerLinkStatus, 'connection' | 'reason' | 'attempts'> & {
+  status(peer: string): Pick<PeerLinkStatus, 'connection' | 'reason' | 'attempts' | 'reachable'> & {
     linked: boolean;
   } {
     const entry = this.#entry(peer);
-    const { attempts } = entry;
+    const { attempts, reachable } = entry;
     const linked = this.linkedPeer === peer;
     const connection = linked ? 'Connected' : this.#connection(entry);
-    return { connection, linked, attempts, reason: linked ? '' : this.#reason(entry) };
+    return { connection, linked, attempts, reachable, reason: linked ? '' : this.#reason(entry) };
   }
 
   #connection(entry: Entry): PeerLinkStatus['connection'] {
@@ -384,7 +396,6 @@ export class Links {
       };
     }
     if (!this.#selected.includes(peer)) {
-      if (incoming) this.#event('peer-seen', peer, 'tried to connect');
       return {
         code: 'NOT_SELECTED',
         reason: `'${peer}' is not selected by the policy of '${node}'`,
@@ -430,6 +441,8 @@ export class Links {
 
   #settle(entry: Entry, outcome: HandshakeOutcome, dialled: boolean, now: number): void {
     const soon = now + this.#jitter(this.#options.retryMinMs);
+    entry.reachable =
+      outcome.kind === 'refused' ? outcome.code !== 'TIMEOUT' : outcome.kind !== 'failed';
     if (outcome.kind === 'probed') {
       entry.asked = true;
       this.#calm(entry);

@@ -421,7 +421,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   }
 
   #linkStatus(name: string, native: NativeStatus): PeerLinkStatus {
-    const { connection, reason, attempts, linked } = this.#links.status(name);
+    const { connection, reason, attempts, reachable, linked } = this.#links.status(name);
     const up = native.connection;
     // The native snapshot may be a moment behind.
     const isBehind = up === 'StandAlone' || up === 'Prepared';
@@ -431,6 +431,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       reason: reason === '' && connection === 'Unconnected' ? (this.#listenError ?? '') : reason,
       ...this.#book.find(name),
       attempts,
+      reachable,
     };
   }
 

@@ -55,6 +55,7 @@ export function peerLink(more: Partial<PeerLinkStatus> = {}): PeerLinkStatus {
     nodeId: '',
     slot: -1,
     attempts: 0,
+    reachable: null,
     ...more,
   };
 }
@@ -78,10 +79,10 @@ export function connectedStatus(more: Partial<NativeStatus> = {}): ReplicationSt
       ],
       ...more,
     }),
-    links: [peerLink({ connection: 'Connected', nodeId: BETA_ID, slot: 0 })],
+    links: [peerLink({ connection: 'Connected', nodeId: BETA_ID, slot: 0, reachable: true })],
   };
 }
 
 export function apartStatus(more: Partial<NativeStatus> = {}): ReplicationStatus {
-  return { native: nativeStatus(more), links: [peerLink({ attempts: 1 })] };
+  return { native: nativeStatus(more), links: [peerLink({ attempts: 1, reachable: false })] };
 }

@@ -185,6 +185,21 @@ test('a peer that policy did not select is refused and seen', () => {
   assert.equal(kinds(links.select(['beta', 'nobody'], 3)), ['dial']);
 });
 
+test('a peer that tries while another is linked is refused, seen, and known to be reachable', () => {
+  const links = make({ peers: ['beta', 'gamma'] });
+  assert.is(links.status('beta').reachable, null);
+  links.ended(dialId(links.start(0)), 'beta', failed, 0);
+  assert.is(links.status('beta').reachable, false);
+  linkUp(links, 'gamma', 1);
+  assert.is(links.status('gamma').reachable, true);
+  const { refusal, actions } = links.claim(links.newId(), 'beta', true, 2);
+  assert.is(refusal?.code, 'BUSY');
+  assert.equal(kinds(actions), ['peer-seen']);
+  assert.is(links.status('beta').reachable, true);
+  links.linkDown('timeout', false, 3);
+  assert.is(links.status('gamma').reachable, null, 'nobody tried since');
+});
+
 test('the preferred peer is dialled first, the next when that failed, and one link is made', () => {
   const links = make({ peers: ['beta', 'gamma'] });
   const first = links.start(0);
