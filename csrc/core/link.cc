@@ -160,6 +160,9 @@ bool VolumeImpl::link_start() {
   changed();
   if (link.params.side == SyncSide::kNone) {
     // Equal copies: what a crash or an orderly disconnect left behind has been answered.
+    if (link.peer_disk == DiskState::kOutdated || link.peer_disk == DiskState::kConsistent) {
+      link.peer_disk = DiskState::kUpToDate;
+    }
     const uint32_t stale = kNodeOutdated | kNodeCrashedPrimary;
     if ((sb().flags & stale) != 0) {
       sb().flags &= ~stale;
