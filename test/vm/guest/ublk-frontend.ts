@@ -127,30 +127,33 @@ const randomLoad = (device: string) => ({
 });
 
 export default [
-  scenario('ublk: without the driver the start says what to do', async (t) => {
+  scenario('ublk frontend: without the driver the start says what to do', async (t) => {
     await t.run(['/sbin/rmmod', 'ublk_drv'], { anyStatus: true });
     const why = await failedStart(t, {});
     assert.match(why, /^UBLK_UNAVAILABLE .*modprobe ublk_drv/);
   }),
 
-  scenario('ublk: features names what the driver offers, and answers without root', async (t) => {
-    await modprobe(t, 'ublk_drv');
-    const root = JSON.parse((await t.run([program(t), 'features'])).stdout);
-    assert.equal(root.ublk.usable, true);
-    assert.ok(root.ublk.features.includes('USER_RECOVERY_REISSUE'));
-    assert.ok(root.ublk.uses.every((use: { offered: boolean }) => use.offered));
-    const nobody = await t.run([
-      ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
-      ...[program(t), 'features'],
-    ]);
-    const other = JSON.parse(nobody.stdout);
-    assert.equal(other.ublk.control_device, true);
-    assert.match(other.ublk.problem, /root/);
-    assert.equal(other.nbd.usable, true);
-  }),
+  scenario(
+    'ublk frontend: features names what the driver offers, and answers without root',
+    async (t) => {
+      await modprobe(t, 'ublk_drv');
+      const root = JSON.parse((await t.run([program(t), 'features'])).stdout);
+      assert.equal(root.ublk.usable, true);
+      assert.ok(root.ublk.features.includes('USER_RECOVERY_REISSUE'));
+      assert.ok(root.ublk.uses.every((use: { offered: boolean }) => use.offered));
+      const nobody = await t.run([
+        ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+        ...[program(t), 'features'],
+      ]);
+      const other = JSON.parse(nobody.stdout);
+      assert.equal(other.ublk.control_device, true);
+      assert.match(other.ublk.problem, /root/);
+      assert.equal(other.nbd.usable, true);
+    },
+  ),
 
   scenario(
-    'ublk: fio verifies random I/O of 4k to 512k, and all kinds of requests arrive',
+    'ublk frontend: fio verifies random I/O of 4k to 512k, and all kinds of requests arrive',
     async (t) => {
       const volume = await Volume.start(t);
       await runFio(t, 'random', {
@@ -187,7 +190,7 @@ export default [
   ),
 
   scenario(
-    'ublk: depths and request sizes at their limits, and 4 KiB blocks',
+    'ublk frontend: depths and request sizes at their limits, and 4 KiB blocks',
     async (t) => {
       for (const options of [
         { depth: 1, io: 4096 },
@@ -210,7 +213,7 @@ export default [
     { timeoutMs: 240_000 },
   ),
 
-  scenario('ublk: a failed request is an error for its reader alone', async (t) => {
+  scenario('ublk frontend: a failed request is an error for its reader alone', async (t) => {
     const volume = await Volume.start(t, { bad: 8 * mib });
     const read = (offset: number) =>
       t.run(
@@ -231,27 +234,30 @@ export default [
     assertNothingLeft();
   }),
 
-  scenario('ublk: ext4 keeps its files, and a stop is refused while it is mounted', async (t) => {
-    const volume = await Volume.start(t);
-    await makeExt4(t, volume.device);
-    const directory = await mount(t, volume.device);
-    writeFileSync(join(directory, 'file'), 'kept'.repeat(100_000));
-    const why = await volume.refusedStop(t);
-    assert.match(why, /^UBLK_BUSY /);
-    assert.ok(why.includes(`mounted on ${directory}`), why);
-    await unmount(t, directory);
+  scenario(
+    'ublk frontend: ext4 keeps its files, and a stop is refused while it is mounted',
+    async (t) => {
+      const volume = await Volume.start(t);
+      await makeExt4(t, volume.device);
+      const directory = await mount(t, volume.device);
+      writeFileSync(join(directory, 'file'), 'kept'.repeat(100_000));
+      const why = await volume.refusedStop(t);
+      assert.match(why, /^UBLK_BUSY /);
+      assert.ok(why.includes(`mounted on ${directory}`), why);
+      await unmount(t, directory);
 
-    const again = await mount(t, volume.device);
-    const { stdout } = await t.run(['wc', '-c', join(again, 'file')]);
-    assert.match(stdout, /^400000 /);
-    await unmount(t, again);
-    await checkExt4(t, volume.device);
-    await volume.stop(t);
-    assertNothingLeft();
-  }),
+      const again = await mount(t, volume.device);
+      const { stdout } = await t.run(['wc', '-c', join(again, 'file')]);
+      assert.match(stdout, /^400000 /);
+      await unmount(t, again);
+      await checkExt4(t, volume.device);
+      await volume.stop(t);
+      assertNothingLeft();
+    },
+  ),
 
   scenario(
-    'ublk: a stop is refused while a process has the device open, and names it',
+    'ublk frontend: a stop is refused while a process has the device open, and names it',
     async (t) => {
       const volume = await Volume.start(t);
       const opener = Daemon.start(t, [
@@ -269,7 +275,7 @@ export default [
     },
   ),
 
-  scenario('ublk: dirty pages reach the volume before the device goes', async (t) => {
+  scenario('ublk frontend: dirty pages reach the volume before the device goes', async (t) => {
     const volume = await Volume.start(t);
     const file = join(t.directory, 'content');
     await t.run(['dd', 'if=/dev/urandom', `of=${file}`, 'bs=1M', 'count=16', 'status=none']);
@@ -286,7 +292,7 @@ export default [
     assertNothingLeft();
   }),
 
-  scenario('ublk: a forced stop takes a mounted device away', async (t) => {
+  scenario('ublk frontend: a forced stop takes a mounted device away', async (t) => {
     const volume = await Volume.start(t);
     await makeExt4(t, volume.device);
     const directory = await mount(t, volume.device);
@@ -298,7 +304,7 @@ export default [
   }),
 
   scenario(
-    'ublk: a start that fails at any step leaves no device',
+    'ublk frontend: a start that fails at any step leaves no device',
     async (t) => {
       await modprobe(t, 'ublk_drv');
       for (const step of steps) {
@@ -314,15 +320,18 @@ export default [
     { timeoutMs: 240_000 },
   ),
 
-  scenario('ublk: a start whose volume does not answer ends, and leaves no device', async (t) => {
-    await modprobe(t, 'ublk_drv');
-    const why = await failedStart(t, { id: 7, hold: 1 });
-    assert.match(why, /^UBLK_TIMEOUT .*partition table/);
-    assert.doesNotMatch(why, /is left/);
-    assertNothingLeft();
-  }),
+  scenario(
+    'ublk frontend: a start whose volume does not answer ends, and leaves no device',
+    async (t) => {
+      await modprobe(t, 'ublk_drv');
+      const why = await failedStart(t, { id: 7, hold: 1 });
+      assert.match(why, /^UBLK_TIMEOUT .*partition table/);
+      assert.doesNotMatch(why, /is left/);
+      assertNothingLeft();
+    },
+  ),
 
-  scenario('ublk: a forced stop fails what the volume does not answer', async (t) => {
+  scenario('ublk frontend: a forced stop fails what the volume does not answer', async (t) => {
     const volume = await Volume.start(t, { id: 7 });
     const before = (await volume.served(t)).reads;
     volume.daemon.signal('SIGHUP');
@@ -347,7 +356,7 @@ export default [
   }),
 
   scenario(
-    'ublk: what a start that was killed left is cleared away by the next',
+    'ublk frontend: what a start that was killed left is cleared away by the next',
     async (t) => {
       await modprobe(t, 'ublk_drv');
       for (const step of stepsWithDevice) {
@@ -363,17 +372,20 @@ export default [
     { timeoutMs: 240_000 },
   ),
 
-  scenario('ublk: an id that is in use is refused, and so is a foreign device', async (t) => {
-    const volume = await Volume.start(t, { id: 3 });
-    const why = await failedStart(t, { id: 3 });
-    assert.match(why, /^UBLK_EXISTS .*live.*process \d+ serves it/);
-    await volume.stop(t);
-    assert.match(await failedStart(t, { id: 3, recover: 1 }), /^UBLK_GONE /);
-    assertNothingLeft();
-  }),
+  scenario(
+    'ublk frontend: an id that is in use is refused, and so is a foreign device',
+    async (t) => {
+      const volume = await Volume.start(t, { id: 3 });
+      const why = await failedStart(t, { id: 3 });
+      assert.match(why, /^UBLK_EXISTS .*live.*process \d+ serves it/);
+      await volume.stop(t);
+      assert.match(await failedStart(t, { id: 3, recover: 1 }), /^UBLK_GONE /);
+      assertNothingLeft();
+    },
+  ),
 
   scenario(
-    'ublk: fio does not notice that the server was killed and replaced',
+    'ublk frontend: fio does not notice that the server was killed and replaced',
     async (t) => {
       let volume = await Volume.start(t, { id: 5, delay_us: 2_000 });
       const load = startFio(t, 'load', {
@@ -394,7 +406,7 @@ export default [
     { timeoutMs: 300_000 },
   ),
 
-  scenario('ublk: a mounted filesystem outlives its server', async (t) => {
+  scenario('ublk frontend: a mounted filesystem outlives its server', async (t) => {
     const volume = await Volume.start(t, { id: 5 });
     await makeExt4(t, volume.device);
     const directory = await mount(t, volume.device);
@@ -418,7 +430,7 @@ export default [
   }),
 
   scenario(
-    'ublk: a take-over is refused for another size, another volume and a live device',
+    'ublk frontend: a take-over is refused for another size, another volume and a live device',
     async (t) => {
       const volume = await Volume.start(t, { id: 6, tag: 11 });
       await volume.daemon.kill();
@@ -448,7 +460,7 @@ export default [
   ),
 
   scenario(
-    'ublk: a take-over that fails or dies half way can be made again',
+    'ublk frontend: a take-over that fails or dies half way can be made again',
     async (t) => {
       let volume = await Volume.start(t, { id: 6 });
       for (const fault of [
@@ -476,7 +488,7 @@ export default [
   ),
 
   scenario(
-    'ublk: one process leaves the device and takes it over with a new thread',
+    'ublk frontend: one process leaves the device and takes it over with a new thread',
     async (t) => {
       const volume = await Volume.start(t, { id: 5, delay_us: 1_000 });
       const load = startFio(t, 'load', {
@@ -500,7 +512,7 @@ export default [
     { timeoutMs: 240_000 },
   ),
 
-  scenario('ublk: the server notices that another tool stopped its device', async (t) => {
+  scenario('ublk frontend: the server notices that another tool stopped its device', async (t) => {
     const volume = await Volume.start(t, { id: 4 });
     await t.run([program(t), 'remove', 'id=4']);
     await volume.daemon.waitForOutput(t, /^frontend-failed .*stopped by another/m);
