@@ -24,6 +24,7 @@ const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a sce
 
 const checkout = resolve(import.meta.dirname, '..', '..');
 const defaultTimeoutSeconds = 1800;
+const bootAttemptsMax = 3;
 const resultsPrefix = 'tidemark-vm-';
 const nodeFlags = '--enable-source-maps';
 
@@ -80,7 +81,7 @@ async function main(): Promise<number> {
     });
   }
   try {
-    const boot = (script: string, interactive = false) =>
+    const bootOnce = (script: string, interactive: boolean) =>
       runMachine({
         ...{ image, results, checkout, script, timeoutMs, memoryMib, interactive },
         signal: abort.signal,
@@ -89,6 +90,15 @@ async function main(): Promise<number> {
           if (options.console) process.stderr.write(`# console: ${line}\n`);
         },
       });
+    const boot = async (script: string, interactive = false) => {
+      for (let attempt = 1; ; attempt += 1) {
+        const outcome = await bootOnce(script, interactive);
+        // A kernel that dies before anything of ours ran says something of the emulator, and nothing of us.
+        const unborn = outcome.bootMs === undefined && outcome.faults.some(({ fatal }) => fatal);
+        if (!unborn || attempt === bootAttemptsMax || abort.signal.aborted) return outcome;
+        note(`${outcome.problem}: booting again`);
+      }
+    };
     if (options.shell) return reportJob(await boot(shellScript(), true));
     if (options.command) return reportJob(await boot(options.command));
     const ok = await runScenarios(options, image, results, boot);
