@@ -1,5 +1,6 @@
 // Where the scenarios run: over NBD on this machine, or over ublk in the virtual machine. Everything that differs
 // between the two is here.
+import { readdirSync } from 'node:fs';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockDevice } from '../tools/block-device.ts';
@@ -73,6 +74,15 @@ export const nbdPlace: Place = {
   fio: (device, volume) => ({ ioengine: 'nbd', uri: `nbd+unix:///${volume}?socket=${device}` }),
 };
 
+/** A scenario that fails must not leave a device without a server, on which everything hangs. */
+async function removeDevices(t: ScenarioContext): Promise<void> {
+  const program = join(t.checkout, 'build/cmake/tidemark-ublk-memory');
+  for (const name of readdirSync('/dev')) {
+    const id = /^ublkc(\d+)$/.exec(name)?.[1];
+    if (id !== undefined) await t.run([program, 'remove', `id=${id}`], { anyStatus: true });
+  }
+}
+
 export const ublkPlace: Place = {
   kind: 'ublk',
   patienceMs: 90_000,
@@ -89,6 +99,7 @@ export const ublkPlace: Place = {
   blocks: 150,
   async disks(t, _directory, count, bytes) {
     await modprobe(t, 'ublk_drv');
+    t.undo('remove what is left of ublk devices', () => removeDevices(t));
     return (await ramDisks(t, bytes)).slice(0, count);
   },
   frontend: (_directory, _node, index) => ({ kind: 'ublk', id: index }),
