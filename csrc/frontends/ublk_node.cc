@@ -2,12 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <functional>
@@ -148,6 +150,16 @@ std::string ublk_mounts_and_holders(uint32_t device_id) {
     return holder.empty();
   });
   return holder.empty() ? std::string() : "held by " + holder;
+}
+
+bool ublk_served(uint32_t device_id) {
+  const int fd = open(ublk_char_path(device_id).c_str(), O_RDWR | O_CLOEXEC);
+  if (fd >= 0) close(fd);
+  return fd < 0 && errno == EBUSY;
+}
+
+bool ublk_process_exists(int process_id) {
+  return process_id > 0 && (kill(process_id, 0) == 0 || errno != ESRCH);
 }
 
 std::string ublk_openers(uint32_t device_id) {

@@ -24,6 +24,12 @@ std::vector<std::string> ublk_mounts_in(std::string_view mountinfo,
 // dm-0"; empty when there are none. Does not touch the device, so that the volume's thread may ask.
 std::string ublk_mounts_and_holders(uint32_t device_id);
 
+// Whether some process holds /dev/ublkcN open.
+bool ublk_served(uint32_t device_id);
+
+// Whether a process of this id exists; not for ids below 1.
+bool ublk_process_exists(int process_id);
+
 // A process that has the block device or a partition open: "open by fio (process 12)"; empty: none
 // that is visible here. Looks through /proc.
 std::string ublk_openers(uint32_t device_id);

@@ -1,7 +1,6 @@
 #include "frontends/ublk_setup.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -10,50 +9,12 @@
 #include <cstring>
 #include <utility>
 
+#include "frontends/ublk_deadline.h"
 #include "frontends/ublk_node.h"
 
 namespace tidemark {
-namespace {
 
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-
-constexpr auto kCommandTime = seconds(15);  // a command that waits for nobody
-constexpr auto kStartTime = seconds(600);   // reads the partition table through the volume
-constexpr auto kNodeTime = seconds(10);     // for a device node to appear
-constexpr auto kQuiesceTime = seconds(30);  // for a dead daemon's device to be left by it
-constexpr auto kOpenersTime = seconds(2);   // for udev's probes to be over
-constexpr auto kSyncTime = seconds(3600);   // for what the page cache holds of the device
-constexpr auto kStopTime = seconds(60);     // for requests that the volume has
-// What waits for the volume may take long, but not without a request being done now and then.
-constexpr auto kStall = seconds(20);
-constexpr auto kForcedStall = seconds(5);
-constexpr auto kTagsTime = seconds(10);
-constexpr auto kPoll = milliseconds(10);
-
-UblkClock::time_point in(UblkClock::duration time) { return UblkClock::now() + time; }
-
-std::string number(uint64_t value) { return std::to_string(value); }
-
-bool process_exists(int pid) { return pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH); }
-
-// True once the queue has done no request for some time.
-UblkControl::GiveUp stalled(const UblkQueue& queue, UblkClock::duration time) {
-  return [&queue, time, seen = queue.progress(), since = UblkClock::now()]() mutable {
-    const auto now = UblkClock::now();
-    if (std::exchange(seen, queue.progress()) != seen) since = now;
-    return now - since >= time;
-  };
-}
-
-// Whether some process holds ublkcN open.
-bool served(uint32_t device_id) {
-  const int fd = open(ublk_char_path(device_id).c_str(), O_RDWR | O_CLOEXEC);
-  if (fd >= 0) close(fd);
-  return fd < 0 && errno == EBUSY;
-}
-
-}  // namespace
+using namespace ublk_deadline;
 
 UblkProblem UblkSetup::problem(const char* code, int error, const char* syscall,
                                std::string message) const {
@@ -69,8 +30,8 @@ UblkProblem UblkSetup::command_failed(const char* command, int error) const {
   const char* code = error == -ETIMEDOUT ? "UBLK_TIMEOUT" : "UBLK_COMMAND";
   return problem(code, error, command,
                  std::string("ublk device ") +
-                     (p_.device.exists ? number(p_.device.id) : std::string("(new)")) + ": " +
-                     command + " failed: " + std::strerror(-error));
+                     (p_.device.exists ? std::to_string(p_.device.id) : std::string("(new)")) +
+                     ": " + command + " failed: " + std::strerror(-error));
 }
 
 int UblkSetup::step(const char* name, const std::function<int()>& action) {
@@ -112,8 +73,6 @@ UblkProblem UblkSetup::open_control() {
   }
 }
 
-// --- making ---
-
 UblkProblem UblkSetup::create() {
   UblkProblem failed = open_control();
   if (failed) return failed;
@@ -134,7 +93,7 @@ void UblkSetup::remove_orphans() {
     ublksrv_ctrl_dev_info info = {};
     if (p_.control.get_info(id, &info, in(kCommandTime)) != 0) continue;
     if (!ublk_marked(info.ublksrv_flags) || info.state != UBLK_S_DEV_DEAD) continue;
-    if (process_exists(info.ublksrv_pid) || served(id)) continue;
+    if (ublk_process_exists(info.ublksrv_pid) || ublk_served(id)) continue;
     static_cast<void>(p_.control.remove(id, true, in(kCommandTime)));
   }
 }
@@ -177,16 +136,17 @@ UblkProblem UblkSetup::add() {
   p_.device.recoverable = (info.flags & UBLK_F_USER_RECOVERY) != 0;
   if (info.nr_hw_queues != 1 || info.queue_depth == 0 || info.max_io_buf_bytes < kUblkIoBytesMin) {
     return problem("UBLK_COMMAND", 0, "ADD_DEV",
-                   "the ublk driver made a device with " + number(info.nr_hw_queues) +
-                       " queues of depth " + number(info.queue_depth) + " and " +
-                       number(info.max_io_buf_bytes) + " bytes a request; expected one queue");
+                   "the ublk driver made a device with " + std::to_string(info.nr_hw_queues) +
+                       " queues of depth " + std::to_string(info.queue_depth) + " and " +
+                       std::to_string(info.max_io_buf_bytes) +
+                       " bytes a request; expected one queue");
   }
   return nullptr;
 }
 
 UblkProblem UblkSetup::exists_already() {
   const auto id = static_cast<uint32_t>(p_.options.device_id);
-  std::string message = "ublk device " + number(id) + " exists already";
+  std::string message = "ublk device " + std::to_string(id) + " exists already";
   ublksrv_ctrl_dev_info info = {};
   if (p_.control.get_info(id, &info, in(kCommandTime)) == 0) {
     message += " and is " + std::string(ublk_state_name(info.state));
@@ -195,7 +155,8 @@ UblkProblem UblkSetup::exists_already() {
     } else if (info.state == UBLK_S_DEV_QUIESCED) {
       message += ", left by a Tidemark daemon: take it over (recover)";
     } else if (info.ublksrv_pid > 0) {
-      message += "; process " + number(static_cast<uint64_t>(info.ublksrv_pid)) + " serves it";
+      message +=
+          "; process " + std::to_string(static_cast<uint64_t>(info.ublksrv_pid)) + " serves it";
     }
   }
   return problem("UBLK_EXISTS", EEXIST, "ADD_DEV", message + "; or choose another device id");
@@ -212,8 +173,9 @@ UblkProblem UblkSetup::give_params() {
   if (error != 0) return command_failed("GET_PARAMS", error);
   const std::string mismatch = ublk_params_mismatch(found, p_.shape);
   if (mismatch.empty()) return nullptr;
-  return problem("UBLK_COMMAND", 0, "GET_PARAMS",
-                 "ublk device " + number(id) + ": the driver changed the parameters: " + mismatch);
+  return problem(
+      "UBLK_COMMAND", 0, "GET_PARAMS",
+      "ublk device " + std::to_string(id) + ": the driver changed the parameters: " + mismatch);
 }
 
 UblkProblem UblkSetup::open_queue() {
@@ -233,7 +195,7 @@ UblkProblem UblkSetup::open_queue() {
   });
   if (error == -ENOENT) {
     return problem("UBLK_NODE", error, "open",
-                   path + " did not appear within " + number(kNodeTime.count()) +
+                   path + " did not appear within " + std::to_string(kNodeTime.count()) +
                        " s: is devtmpfs mounted on /dev?");
   }
   if (error != 0) {
@@ -257,8 +219,8 @@ UblkProblem UblkSetup::open_queue() {
   if (!ran) error = -ECANCELED;
   if (error == 0) return nullptr;
   return problem("UBLK_QUEUE", error, call,
-                 "ublk device " + number(p_.device.id) + ": the queue cannot be set up (" + call +
-                     "): " + std::strerror(-error));
+                 "ublk device " + std::to_string(p_.device.id) + ": the queue cannot be set up (" +
+                     call + "): " + std::strerror(-error));
 }
 
 UblkProblem UblkSetup::start() {
@@ -270,12 +232,13 @@ UblkProblem UblkSetup::start() {
   int error = step("start-dev", [&] { return p_.control.start(id, in(kStartTime), give_up); });
   if (tag_failed()) {
     return problem("UBLK_QUEUE", error, "FETCH_REQ",
-                   "ublk device " + number(id) + ": " + p_.queue_failure());
+                   "ublk device " + std::to_string(id) + ": " + p_.queue_failure());
   }
   if (error == -ETIMEDOUT && p_.queue.out() > 0) {
     return problem("UBLK_TIMEOUT", error, "START_DEV",
-                   "ublk device " + number(id) + ": the volume did not answer the kernel, which " +
-                       "reads the partition table, for " + number(kStall.count()) +
+                   "ublk device " + std::to_string(id) +
+                       ": the volume did not answer the kernel, which " +
+                       "reads the partition table, for " + std::to_string(kStall.count()) +
                        " s; is its I/O suspended?");
   }
   if (error != 0) return command_failed("START_DEV", error);
@@ -298,7 +261,7 @@ UblkProblem UblkSetup::start() {
   });
   if (error == 0) return nullptr;
   return problem("UBLK_NODE", error, "stat",
-                 path + " did not appear within " + number(kNodeTime.count()) +
+                 path + " did not appear within " + std::to_string(kNodeTime.count()) +
                      " s: is devtmpfs mounted on /dev?");
 }
 
@@ -313,252 +276,6 @@ std::string UblkSetup::undo() {
   if (!failed) failed = end_queue();
   if (!failed) failed = remove(true);
   return failed ? "the half-made device is left: " + failed->message : std::string();
-}
-
-// --- taking over ---
-
-UblkProblem UblkSetup::recover() {
-  UblkProblem failed = open_control();
-  if (failed) return failed;
-  p_.device.id = static_cast<uint32_t>(p_.options.device_id);
-  failed = await_quiesced();
-  if (!failed) failed = check_recoverable();
-  if (failed) return failed;
-
-  // From here to the last FETCH there is no way back on 6.12: a process that dies in between leaves
-  // a device that no one can take over any more. So everything else was done before.
-  const uint32_t id = p_.device.id;
-  const auto deadline = in(kQuiesceTime);
-  int error;
-  for (;;) {
-    error = step("start-recovery", [&] { return p_.control.start_recovery(id, in(kCommandTime)); });
-    if (error != -EBUSY || UblkClock::now() >= deadline || p_.gate.closed()) break;
-    p_.gate.sleep(kPoll);
-  }
-  // EINVAL on a quiesced device: a take-over began and no queue came. If it ended before it mapped
-  // anything, the rest can still be done.
-  const bool cut_off = error == -EINVAL;
-  if (error != 0 && !cut_off) return command_failed("START_USER_RECOVERY", error);
-  failed = open_queue();
-  if (failed) {
-    if (cut_off) {
-      failed->message +=
-          "; an earlier take-over was cut off, and this kernel cannot begin another: "
-          "unmount and delete the device, then start it again";
-    }
-    return failed;
-  }
-  const auto tag_failed = [this] { return !p_.queue_failure().empty(); };
-  error = step("end-recovery",
-               [&] { return p_.control.end_recovery(id, in(kCommandTime), tag_failed); });
-  if (tag_failed()) {
-    return problem("UBLK_QUEUE", error, "FETCH_REQ",
-                   "ublk device " + number(id) + ": " + p_.queue_failure());
-  }
-  if (error != 0) return command_failed("END_USER_RECOVERY", error);
-  return nullptr;
-}
-
-UblkProblem UblkSetup::await_quiesced() {
-  const uint32_t id = p_.device.id;
-  const std::string name = "ublk device " + number(id);
-  const auto deadline = in(kQuiesceTime);
-  for (;;) {
-    ublksrv_ctrl_dev_info& info = p_.device.info;
-    const int error =
-        step("get-info", [&] { return p_.control.get_info(id, &info, in(kCommandTime)); });
-    if (error == -ENODEV) {
-      return problem("UBLK_GONE", error, "GET_DEV_INFO",
-                     name +
-                         " does not exist any more: there is nothing to take over, start a new "
-                         "one");
-    }
-    if (error != 0) return command_failed("GET_DEV_INFO", error);
-    if (!ublk_marked(info.ublksrv_flags)) {
-      return problem("UBLK_FOREIGN", 0, "GET_DEV_INFO",
-                     name + " was not made by Tidemark; choose another device id");
-    }
-    if (p_.options.volume_tag != 0 && ublk_mark_tag(info.ublksrv_flags) != p_.options.volume_tag) {
-      return problem("UBLK_FOREIGN", 0, "GET_DEV_INFO",
-                     name + " belongs to another volume; choose another device id");
-    }
-    if (info.state == UBLK_S_DEV_QUIESCED) {
-      p_.device.exists = true;
-      p_.device.recoverable = true;
-      return nullptr;
-    }
-    if (info.state == UBLK_S_DEV_DEAD) {
-      // Stopped, or never started: nothing waits on it. What is gone can be started anew.
-      if (served(id) || process_exists(info.ublksrv_pid)) {
-        return problem("UBLK_BUSY", 0, "GET_DEV_INFO",
-                       name + " is being started or stopped by another process");
-      }
-      const int removed = p_.control.remove(id, true, in(kCommandTime));
-      if (removed != 0 && removed != -ENODEV) return command_failed("DEL_DEV", removed);
-      return problem("UBLK_GONE", 0, "GET_DEV_INFO",
-                     name + " was stopped, and is now deleted: start a new one");
-    }
-    if (UblkClock::now() >= deadline || p_.gate.closed()) {
-      return problem("UBLK_BUSY", EBUSY, "GET_DEV_INFO",
-                     name + " is " + ublk_state_name(info.state) + " and not quiesced: process " +
-                         std::to_string(info.ublksrv_pid) + " still serves it");
-    }
-    p_.gate.sleep(kPoll);
-  }
-}
-
-UblkProblem UblkSetup::check_recoverable() {
-  const uint32_t id = p_.device.id;
-  const std::string name = "ublk device " + number(id);
-  const ublksrv_ctrl_dev_info& info = p_.device.info;
-  if (info.nr_hw_queues != 1) {
-    return problem("UBLK_MISMATCH", 0, "GET_DEV_INFO",
-                   name + " has " + number(info.nr_hw_queues) +
-                       " queues; this version serves one. Unmount it, stop it with the version "
-                       "that made it, and start it again");
-  }
-  ublk_params found;
-  const int error =
-      step("get-params", [&] { return p_.control.get_params(id, &found, in(kCommandTime)); });
-  if (error != 0) return command_failed("GET_PARAMS", error);
-  const std::string mismatch = ublk_params_mismatch(found, p_.shape);
-  if (mismatch.empty()) return nullptr;
-  return problem("UBLK_MISMATCH", 0, "GET_PARAMS",
-                 name + " does not fit the volume: " + mismatch +
-                     ". It stays as it is; give the volume its former shape, or unmount and delete "
-                     "the device and start it again");
-}
-
-// --- removing ---
-
-UblkProblem UblkSetup::stop(bool force) {
-  UblkProblem failed = open_control();
-  if (failed) return failed;
-  const uint32_t id = p_.device.id;
-  int block_fd = -1;
-  bool used = false;
-  if (force) {
-    used = !ublk_mounts_and_holders(id).empty() || !ublk_openers(id).empty();
-    sync_best_effort(&block_fd);
-  } else {
-    failed = refuse_in_use(&block_fd);
-    if (failed) return failed;
-  }
-  // STOP_DEV drops dirty pages; what was in the page cache is on the volume now. The exclusive open
-  // is kept until the device is stopped, so that nobody mounts it in between.
-  const auto no_progress = [&] { return stalled(p_.queue, force ? kForcedStall : kStall); };
-  int stopped = step("stop-dev", [&] { return p_.control.stop(id, in(kStopTime), no_progress()); });
-  if (stopped == -ETIMEDOUT && force) {
-    p_.gate.run([this] { p_.queue.give_up(); }, in(kCommandTime));
-    stopped = p_.control.stop(id, in(kStopTime));
-  }
-  if (block_fd >= 0) ::close(block_fd);
-  if (stopped == -ETIMEDOUT && p_.queue.out() > 0) {
-    return problem("UBLK_TIMEOUT", stopped, "STOP_DEV",
-                   "ublk device " + number(id) +
-                       " is not stopped yet: the volume has not answered " +
-                       number(p_.queue.out()) +
-                       " of its requests; is its I/O suspended? A forced " + "stop fails them");
-  }
-  if (stopped != 0 && stopped != -ENODEV) return command_failed("STOP_DEV", stopped);
-  failed = end_queue();
-  if (failed) return failed;
-  // With users left the driver keeps the device's number until they have gone: not waited for.
-  return remove(!used);
-}
-
-void UblkSetup::sync_best_effort(int* block_fd) {
-  const auto no_progress = [this] { return stalled(p_.queue, kForcedStall); };
-  const std::string path = ublk_block_path(p_.device.id);
-  *block_fd = p_.control.open_block(path, O_RDONLY, in(kCommandTime), no_progress());
-  if (*block_fd < 0) return;
-  static_cast<void>(p_.control.sync_block(*block_fd, in(kSyncTime), no_progress()));
-}
-
-UblkProblem UblkSetup::refuse_in_use(int* block_fd) {
-  const uint32_t id = p_.device.id;
-  const std::string path = ublk_block_path(id);
-  const auto in_use = [&](const std::string& how) {
-    return problem("UBLK_BUSY", EBUSY, "stop", path + " is in use: " + how);
-  };
-  const auto deadline = in(kOpenersTime);
-  for (;;) {
-    if (const std::string use = ublk_mounts_and_holders(id); !use.empty()) return in_use(use);
-    const int fd =
-        p_.control.open_block(path, O_RDONLY | O_EXCL, in(kSyncTime), stalled(p_.queue, kStall));
-    const bool late = UblkClock::now() >= deadline || p_.gate.closed();
-    if (fd == -EBUSY && late) {
-      return in_use(
-          "claimed exclusively (mounted in another namespace, swap, or another device on "
-          "top)");
-    }
-    if (fd == -ENOENT || fd == -ENXIO || fd == -ENODEV) return nullptr;  // gone already
-    if (fd == -ETIMEDOUT) return stalled_sync();
-    if (fd < 0 && fd != -EBUSY) {
-      return problem("UBLK_SYNC", fd, "open",
-                     path + " cannot be opened to be synced: " + std::strerror(-fd));
-    }
-    if (fd >= 0) {
-      const std::string opener = ublk_openers(id);
-      if (opener.empty()) {
-        *block_fd = fd;
-        break;
-      }
-      ::close(fd);
-      if (late) return in_use(opener);
-    }
-    p_.gate.sleep(kPoll);
-  }
-  const int error = step("sync", [&] {
-    return p_.control.sync_block(*block_fd, in(kSyncTime), stalled(p_.queue, kStall));
-  });
-  if (error == 0) return nullptr;
-  ::close(*block_fd);
-  *block_fd = -1;
-  if (error == -ETIMEDOUT) return stalled_sync();
-  return problem("UBLK_SYNC", error, "fsync",
-                 path + " is not stopped, as syncing it failed: " + std::strerror(-error));
-}
-
-UblkProblem UblkSetup::stalled_sync() {
-  return problem("UBLK_TIMEOUT", ETIMEDOUT, "fsync",
-                 ublk_block_path(p_.device.id) +
-                     " is not stopped, as the volume did not take its " +
-                     "dirty pages: no request was done for " + number(kStall.count()) +
-                     " s; is its I/O suspended? A forced stop drops them");
-}
-
-// After a stop: every tag comes back, then nothing of ours refers to the device.
-UblkProblem UblkSetup::end_queue() {
-  const bool all = p_.gate.wait([this] { return p_.queue.live() == 0; }, in(kTagsTime));
-  const bool ran = p_.gate.run(
-      [this] {
-        if (p_.queue.live() == 0) {
-          p_.queue.close();
-        } else {
-          p_.queue.abandon();
-        }
-      },
-      in(kCommandTime));
-  if (all && ran) return nullptr;
-  return problem("UBLK_TIMEOUT", ETIMEDOUT, "STOP_DEV",
-                 "ublk device " + number(p_.device.id) +
-                     " was stopped, but the driver did not return all its commands; it goes when "
-                     "this process ends");
-}
-
-UblkProblem UblkSetup::remove(bool wait) {
-  const uint32_t id = p_.device.id;
-  int error = step("del-dev", [&] { return p_.control.remove(id, wait, in(kCommandTime)); });
-  if (error == -EOPNOTSUPP || error == -EINVAL) {
-    error = p_.control.remove(id, true, in(kCommandTime));  // no DEL_DEV_ASYNC before Linux 6.9
-  }
-  // On a timeout the device is gone for users; its number follows with the last reference to it.
-  if (error != 0 && error != -ENODEV && error != -ETIMEDOUT) {
-    return command_failed("DEL_DEV", error);
-  }
-  p_.device.exists = false;
-  return nullptr;
 }
 
 }  // namespace tidemark

@@ -40,6 +40,7 @@ struct UblkDevice {
 
 using UblkProblem = std::unique_ptr<EngineError>;  // null: all went well
 
+// create() is in ublk_setup.cc, recover() in ublk_recovery.cc, stop() in ublk_removal.cc.
 class UblkSetup {
  public:
   struct Parts {
