@@ -31,9 +31,11 @@ export class LinkProxy {
   private whole = true;
   private stalled = false;
   private delayMs = 0;
+  private readonly allowance: number[];
 
   private constructor(targets: readonly number[]) {
     this.bytesTo = targets.map(() => 0);
+    this.allowance = targets.map(() => Number.POSITIVE_INFINITY);
   }
 
   /** One relay for each target, a loopback port: whoever connects to `ports[n]` reaches `targets[n]`. */
@@ -69,10 +71,11 @@ export class LinkProxy {
     for (const pair of this.pairs) for (const socket of pair) socket.resetAndDestroy();
   }
 
-  /** Undoes cut() and stall(). */
+  /** Undoes cut(), stall() and holdAfter(). */
   join(): void {
     this.whole = true;
     this.stalled = false;
+    this.allowance.fill(Number.POSITIVE_INFINITY);
     for (const pair of this.pairs) {
       if (pair.some((socket) => socket.destroyed)) for (const socket of pair) socket.destroy();
     }
@@ -88,6 +91,11 @@ export class LinkProxy {
   /** Every byte takes so long to cross the link, one way. */
   setDelay(delayMs: number): void {
     this.delayMs = delayMs;
+  }
+
+  /** So many bytes more reach that node, then nothing does until join(); the other way goes on. */
+  holdAfter(node: number, bytes: number): void {
+    this.allowance[node] = bytes;
   }
 
   async close(): Promise<void> {
@@ -160,6 +168,10 @@ export class LinkProxy {
         return;
       }
       if (pipe.to.writableNeedDrain) return; // 'drain' comes back here.
+      if (pipe.towards !== null) {
+        if (this.allowance[pipe.towards]! < next.data.length) return;
+        this.allowance[pipe.towards]! -= next.data.length;
+      }
       pipe.held.shift();
       pipe.heldBytes -= next.data.length;
       this.bytes += next.data.length;
