@@ -1,5 +1,5 @@
-// Words that every part shares: operations, request flags, states. Numbers here are part of frames and metadata
-// only where a codec says so; everywhere else they are private to one build.
+// Words that every part shares: operations, request flags, states. Numbers here are part of frames
+// and metadata only where a codec says so; everywhere else they are private to one build.
 #pragma once
 
 #include <cstddef>
@@ -7,15 +7,15 @@
 
 namespace tidemark {
 
-inline constexpr uint32_t kBlockSize = 4096;        // metadata block, bytes
-inline constexpr uint32_t kSectorSize = 512;        // smallest unit a volume's size is counted in, bytes
-inline constexpr uint32_t kMaxPeerSlots = 8;        // dirty maps in the metadata
-inline constexpr uint32_t kNoSlot = 0xffffffffu;    // "bound to no slot"
+inline constexpr uint32_t kBlockSize = 4096;  // metadata block, bytes
+inline constexpr uint32_t kSectorSize = 512;  // smallest unit a volume's size is counted in, bytes
+inline constexpr uint32_t kMaxPeerSlots = 8;  // dirty maps in the metadata
+inline constexpr uint32_t kNoSlot = 0xffffffffu;  // "bound to no slot"
 inline constexpr uint32_t kChunkBytesMin = 4096;
 inline constexpr uint32_t kChunkBytesMax = 64u << 20;
 inline constexpr uint32_t kChunkBytesDefault = 4096;
 inline constexpr uint32_t kExtentBytesDefault = 4u << 20;
-inline constexpr uint32_t kExtentsDefault = 1237;   // hot extents an activity log holds
+inline constexpr uint32_t kExtentsDefault = 1237;  // hot extents an activity log holds
 inline constexpr uint32_t kExtentsMin = 7;
 inline constexpr uint32_t kExtentsMax = 65534;
 
