@@ -238,9 +238,9 @@ void MetadataWriter::flush_job() {
 }
 
 void MetadataWriter::job_flushed(bool ok) {
-  for (const MapBlockId& id : job_.blocks) maps_[id.slot]->end_write(id.block, ok && job_ok_);
+  const bool all_ok = ok && job_ok_ && !failed_;
+  for (const MapBlockId& id : job_.blocks) maps_[id.slot]->end_write(id.block, all_ok);
   Done done = std::move(job_.done);
-  const bool all_ok = ok && job_ok_;
   job_active_ = false;
   if (!jobs_.empty()) start_job();
   done(all_ok);

@@ -64,6 +64,9 @@ class MetadataWriter {
 
   bool idle() const;
   bool failed() const { return failed_; }
+  // A flush of the backing disk failed elsewhere. The kernel tells that once: a flush of ours that
+  // succeeds from now on says nothing, and no extent may leave the log on the strength of it (R3).
+  void give_up() { failed_ = true; }
   uint64_t transactions() const { return transactions_; }
 
  private:

@@ -267,8 +267,10 @@ void VolumeImpl::epoch_flushed() {
     return;
   }
   if (link.epoch_flush_io.result != 0) {
-    disk_failed(std::string("flush for the peer failed: ") +
-                std::strerror(-link.epoch_flush_io.result));
+    flush_failed("flush for the peer", link.epoch_flush_io.result);
+  }
+  // Another flush may have been told of the failure instead of this one.
+  if (disk_state() == DiskState::kFailed) {
     link_stop("the local disk failed");
     return;
   }

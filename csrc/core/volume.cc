@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "core/volume_impl.h"
@@ -85,6 +86,12 @@ void VolumeImpl::disk_failed(const std::string& why) {
   disk_broken = true;
   changed();
   emit(EventKind::kDiskState, disk_text(disk_state()));
+}
+
+// R11: what was written before may be lost, and no later flush will say so.
+void VolumeImpl::flush_failed(const char* whose, int error) {
+  meta.give_up();
+  disk_failed(std::string(whose) + " failed: " + std::strerror(-error));
 }
 
 void VolumeImpl::complete_now(Request* request, int result) {

@@ -133,6 +133,7 @@ struct VolumeImpl {
   void emit(EventKind kind, std::string text = {}) { host.event({kind, std::move(text)}); }
   void sweep();
   void disk_failed(const std::string& why);
+  void flush_failed(const char* whose, int error);
   bool tracked(uint32_t slot) const { return (sb().slots[slot].flags & kSlotInUse) != 0; }
   VolumeStatus status() const;
   void complete_now(Request* request, int result);

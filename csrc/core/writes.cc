@@ -168,7 +168,10 @@ void VolumeImpl::next_piece(Write* write) {
       write->io.context = write;
       write->io.done = [](void* context, Io* io) {
         Write* self = write_of(context);
-        if (io->result != 0) self->error = io->result;
+        if (io->result != 0) {
+          self->error = io->result;
+          self->volume->flush_failed("flush of zeroes", io->result);
+        }
         self->volume->next_piece(self);
       };
       host.submit(&write->io);
@@ -355,7 +358,7 @@ void VolumeImpl::piece_done(Write* write) {
   if (write->io.result != 0) {
     write->error = write->io.result;
     if (flush) {
-      disk_failed(std::string("flush of the backing disk failed: ") + std::strerror(-write->error));
+      flush_failed("flush of the backing disk", write->error);
     } else {
       // R9: a write that failed, whole or in part, leaves its chunks marked for everybody.
       for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {

@@ -85,13 +85,18 @@ class DiskMetadata : public MetadataIo {
 
 class Node : public Host {
  public:
-  Node(std::string name, Random& random, const Geometry& geometry, uint64_t device_bytes)
-      : name_(std::move(name)), random_(random), disk_(device_bytes) {
+  // `apart`: the metadata lie on a disk of their own.
+  Node(std::string name, Random& random, const Geometry& geometry, uint64_t device_bytes,
+       bool apart = false)
+      : name_(std::move(name)), random_(random), disk_(device_bytes), apart_(apart) {
     Split split;
-    const auto error = split_device(device_bytes, 512, Placement::kEnd, 0, geometry, &split);
+    const Placement placement = apart ? Placement::kExternal : Placement::kEnd;
+    const auto error = split_device(device_bytes, 512, placement, 0, geometry, &split);
     if (error) throw std::runtime_error(*error);
     split_ = split;
+    if (apart) meta_disk_ = Disk(split.meta_offset + split.layout.bytes());
     Superblock sb;
+    sb.placement = placement;
     sb.geometry = split.layout.geometry;
     sb.device_bytes = device_bytes;
     sb.data_offset = split.data_offset;
@@ -99,20 +104,20 @@ class Node : public Host {
     for (uint8_t& byte : sb.metadata_id.bytes) byte = static_cast<uint8_t>(random.next());
     for (uint8_t& byte : sb.node_id.bytes) byte = static_cast<uint8_t>(random.next());
     id_ = sb.node_id;
-    DiskMetadata io(disk_, split.meta_offset);
+    DiskMetadata io(meta_disk(), split.meta_offset);
     if (auto failed = create_metadata(io, sb, split.layout, false))
       throw std::runtime_error(failed->message);
   }
 
   void attach() {
-    DiskMetadata io(disk_, split_.meta_offset);
+    DiskMetadata io(meta_disk(), split_.meta_offset);
     std::unique_ptr<Attachment> attachment;
     if (auto failed =
             attach_metadata(io, split_.layout.bytes(), {disk_.bytes(), 512}, &attachment)) {
       throw std::runtime_error(failed->message);
     }
     warnings = attachment->warnings;
-    volume_ = std::make_unique<Volume>(*this, std::move(attachment), 512, true);
+    volume_ = std::make_unique<Volume>(*this, std::move(attachment), 512, !apart_);
   }
   // The process dies (the disk's cache stays), or the power goes.
   void crash(bool power) {
@@ -123,14 +128,17 @@ class Node : public Host {
     }
     volume_.reset();
     wire_out.clear();
-    if (power) disk_.power_cut(random_);
+    if (power) {
+      disk_.power_cut(random_);
+      if (apart_) meta_disk_.power_cut(random_);
+    }
   }
   // Garbage over half of the activity log's ring.
   void damage_log() {
     const Layout& layout = split_.layout;
     const std::vector<uint8_t> garbage(layout.log_ring_blocks / 2 * kBlockSize, 0x5a);
-    disk_.write(split_.meta_offset + layout.log_first_block * kBlockSize, garbage.data(),
-                garbage.size(), true);
+    meta_disk().write(split_.meta_offset + layout.log_first_block * kBlockSize, garbage.data(),
+                      garbage.size(), true);
   }
   bool up() const { return volume_ != nullptr; }
   Volume& volume() { return *volume_; }
@@ -143,8 +151,16 @@ class Node : public Host {
   bool step_io() {
     if (out_.empty() || volume_ == nullptr || hang) return false;
     Io* io = take();
+    if (holds && holds(*io)) {
+      out_.push_back(io);
+      return false;
+    }
     io->result = 0;
-    if (fail_next_write != 0 && io->target == IoTarget::kData && io->kind == IoKind::kWrite) {
+    if (fail) io->result = fail(*io);
+    if (io->result != 0) {
+      // it never got to the disk
+    } else if (fail_next_write != 0 && io->target == IoTarget::kData &&
+               io->kind == IoKind::kWrite) {
       io->result = fail_next_write;
       fail_next_write = 0;
     } else {
@@ -159,13 +175,14 @@ class Node : public Host {
   void submit(Io* io) override { out_.push_back(io); }
   void complete(Request* request) override { completed.push_back(request); }
   uint8_t* buffer_get(size_t bytes) override {
+    if (buffers_fail_one_in != 0 && up() && random_.chance(buffers_fail_one_in)) return nullptr;
     return static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
   }
   void buffer_put(uint8_t* buffer, size_t) override { std::free(buffer); }
   uint64_t random_u64() override { return random_.next(); }
   void event(Event event) override { events.push_back(std::move(event)); }
   size_t send_space() override {
-    return wire_out.size() > kWireBytes ? 0 : kWireBytes - wire_out.size();
+    return wire_out.size() > wire_bytes ? 0 : wire_bytes - wire_out.size();
   }
   uint8_t* send_reserve(size_t bytes) override {
     reserved_.assign(bytes, 0);
@@ -175,7 +192,11 @@ class Node : public Host {
     wire_out.insert(wire_out.end(), reserved_.begin(), reserved_.begin() + bytes);
   }
 
-  static constexpr size_t kWireBytes = 4u << 20;
+  size_t wire_bytes = 4u << 20;      // room of the send ring
+  size_t receive_bytes = SIZE_MAX;   // ... and of the receive ring
+  uint64_t buffers_fail_one_in = 0;  // how often there is no buffer; 0: never
+  std::function<int(const Io& io)>
+      fail;  // what an I/O ends with instead of being done; 0: it is done
   std::deque<uint8_t> wire_out;
   std::vector<uint8_t> wire_in;
   std::vector<Event> events;
@@ -183,7 +204,8 @@ class Node : public Host {
   std::vector<std::unique_ptr<Request>> requests;
   std::vector<std::string> warnings;
   int fail_next_write = 0;
-  bool hang = false;  // no I/O ends
+  bool hang = false;                        // no I/O ends
+  std::function<bool(const Io& io)> holds;  // these do not end
 
  private:
   Io* take() {
@@ -194,20 +216,21 @@ class Node : public Host {
   }
   void apply(Io* io) {
     const uint64_t base = io->target == IoTarget::kMeta ? split_.meta_offset : split_.data_offset;
+    Disk& disk = io->target == IoTarget::kMeta ? meta_disk() : disk_;
     switch (io->kind) {
       case IoKind::kRead:
-        std::memcpy(io->buffer, disk_.cached().data() + base + io->offset, io->length);
+        std::memcpy(io->buffer, disk.cached().data() + base + io->offset, io->length);
         break;
       case IoKind::kWrite:
-        disk_.write(base + io->offset, io->buffer, io->length, (io->flags & kIoFua) != 0);
+        disk.write(base + io->offset, io->buffer, io->length, (io->flags & kIoFua) != 0);
         break;
       case IoKind::kFlush:
-        disk_.flush();
+        disk.flush();
         break;
       case IoKind::kDiscard:
       case IoKind::kWriteZeroes: {
         const std::vector<uint8_t> zeroes(io->length, 0);
-        disk_.write(base + io->offset, zeroes.data(), zeroes.size(), false);
+        disk.write(base + io->offset, zeroes.data(), zeroes.size(), false);
         break;
       }
     }
@@ -215,7 +238,11 @@ class Node : public Host {
 
   std::string name_;
   Random& random_;
+  Disk& meta_disk() { return apart_ ? meta_disk_ : disk_; }
+
   Disk disk_;
+  bool apart_;
+  Disk meta_disk_{0};
   Split split_;
   Uuid id_;
   std::unique_ptr<Volume> volume_;
@@ -225,10 +252,10 @@ class Node : public Host {
 
 class World {
  public:
-  World(uint64_t seed, const Geometry& geometry, uint64_t device_bytes)
+  World(uint64_t seed, const Geometry& geometry, uint64_t device_bytes, bool apart = false)
       : random(seed),
-        a("a", random, geometry, device_bytes),
-        b("b", random, geometry, device_bytes) {}
+        a("a", random, geometry, device_bytes, apart),
+        b("b", random, geometry, device_bytes, apart) {}
 
   void poll(Node& node) {
     if (!node.up()) return;
@@ -238,7 +265,8 @@ class World {
   }
   void carry(Node& from, Node& to) {
     if (!wire_up) return;
-    const size_t bytes = std::min<size_t>(from.wire_out.size(), 1 + random.below(200'000));
+    const size_t room = to.receive_bytes - std::min(to.receive_bytes, to.wire_in.size());
+    const size_t bytes = std::min<size_t>({from.wire_out.size(), room, 1 + random.below(200'000)});
     to.wire_in.insert(to.wire_in.end(), from.wire_out.begin(),
                       from.wire_out.begin() + static_cast<ptrdiff_t>(bytes));
     from.wire_out.erase(from.wire_out.begin(),

@@ -1,0 +1,154 @@
+// The volume when things go wrong: disks, metadata or memory that fail, a peer that lies or does
+// not read, nodes that fail over.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/frame.h"
+#include "core/metadata_writer.h"
+#include "world.h"
+
+namespace tidemark::test {
+namespace {
+
+constexpr uint64_t kMiB = 1u << 20;
+constexpr uint64_t kDevice = 24 * kMiB + 3 * 512;  // no multiple of a chunk or an extent
+
+Geometry small_geometry() {
+  Geometry geometry;
+  geometry.extent_bytes = 1u << 20;
+  geometry.log_extents = 7;
+  return geometry;
+}
+
+bool is_flush(const Io& io) { return io.kind == IoKind::kFlush; }
+bool is_meta_write(const Io& io) {
+  return io.target == IoTarget::kMeta && io.kind == IoKind::kWrite;
+}
+
+// Both attached, a is primary, b was filled by a full resync.
+struct Pair : World {
+  explicit Pair(uint64_t seed, Protocol protocol_in = Protocol::kC, bool apart = false)
+      : World(seed, small_geometry(), kDevice, apart), protocol(protocol_in) {
+    for (uint8_t& byte : stranger.bytes) byte = static_cast<uint8_t>(random.next());
+    a.attach();
+    b.attach();
+    int error = 1;
+    REQUIRE(finish([&](Done done) { a.volume().promote(true, done); }, &error));
+    REQUIRE(error == 0);
+    REQUIRE(connect(&a, true, protocol));
+    REQUIRE(run([&] { return connected(); }));
+    REQUIRE(identical());
+  }
+  HandshakeState state(Node& node) { return node.volume().handshake_state(other(node).id()); }
+  Node& other(Node& node) { return &node == &a ? b : a; }
+  void limit(const std::function<void(Limits&)>& change) {
+    Limits limits;
+    change(limits);
+    a.volume().set_limits(limits);
+    b.volume().set_limits(limits);
+  }
+  void run_for(uint64_t microseconds) {
+    const uint64_t end = now_us + microseconds;
+    REQUIRE(run([&] { return now_us >= end; }, microseconds));
+  }
+  bool idle() {
+    return run([&] { return state(a).idle && state(b).idle; });
+  }
+  LinkParams stranger_params(Node& node) {
+    LinkParams params;
+    params.serial = node.volume().handshake_state(stranger).serial;
+    params.peer_current = node.volume().handshake_state(stranger).current;
+    params.peer_id = stranger;
+    params.peer_name = "stranger";
+    params.incarnation = 7;
+    params.protocol = protocol;
+    return params;
+  }
+  // A link with a third node, which is whoever writes into `wire_in`.
+  void link_stranger(Node& node) {
+    REQUIRE(run([&] { return node.volume().handshake_state(stranger).idle; }));
+    int error = 1;
+    node.volume().link_prepare(stranger_params(node),
+                               [&](int result, const std::string&) { error = result; });
+    REQUIRE(run([&] { return error <= 0; }));
+    REQUIRE(error == 0);
+    node.wire_in.clear();
+    node.wire_out.clear();
+    REQUIRE(node.volume().link_start());
+  }
+  // A third node's slot, that is tracked from now on.
+  void bind_stranger(Node& node) {
+    link_stranger(node);
+    node.volume().link_stop("a stranger was here");
+    REQUIRE(run([&] { return node.volume().handshake_state(stranger).idle; }));
+  }
+  void say(Node& node, FrameHeader header) {
+    header.incarnation = 7;
+    uint8_t bytes[kFrameHeaderBytes];
+    encode_frame_header(header, bytes);
+    node.wire_in.insert(node.wire_in.end(), bytes, bytes + kFrameHeaderBytes);
+  }
+  Uuid stranger;
+  Protocol protocol;
+};
+
+}  // namespace
+
+TEST_CASE("after a failed flush no other flush succeeds, and nothing leaves the activity log") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) { limits.flush_interval_us = 10'000; });
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  bool failed = false;
+  pair.a.fail = [&](const Io& io) {
+    if (!is_flush(io) || failed) return 0;
+    failed = true;  // what the kernel tells once is told to nobody else
+    return -EIO;
+  };
+  Request* first = pair.flush(pair.a);
+  Request* second = pair.flush(pair.a);
+  REQUIRE(pair.wait(first));
+  REQUIRE(pair.wait(second));
+  CHECK(first->result == -EIO);
+  CHECK(second->result == -EIO);
+  CHECK(pair.a.volume().status().disk == DiskState::kFailed);
+  CHECK(pair.write(pair.a, 0, 4096, 2)->result == -EIO);
+
+  // The write of before is durable at the peer alone, and may be lost here (R3).
+  const uint32_t hot = pair.a.volume().status().log_hot;
+  REQUIRE(hot > 0);
+  pair.run_for(100'000);
+  CHECK(pair.a.volume().status().log_hot == hot);
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().demote(done); }, &error));
+  CHECK(error == -EIO);
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().stop(done); }, &error));
+  CHECK(error == -EIO);
+  pair.a.crash(true);
+  pair.a.attach();
+  CHECK(pair.a.volume().status().marked_by_replay_chunks >= 256);
+}
+
+TEST_CASE("a write of zeroes whose flush fails is a failed disk") {
+  Pair pair(test_seed());
+  pair.a.fail = [&](const Io& io) { return is_flush(io) ? -EIO : 0; };
+  Request* zeroes = pair.write(pair.a, 0, 64 * 1024, 0, kRequestFua, Op::kWriteZeroes);
+  REQUIRE(pair.wait(zeroes));
+  CHECK(zeroes->result == -EIO);
+  CHECK(pair.a.volume().status().disk == DiskState::kFailed);
+}
+
+TEST_CASE("writes that wait for the activity log fail with the disk") {
+  Pair pair(test_seed());
+  pair.a.fail = [&](const Io& io) { return is_flush(io) ? -EIO : 0; };
+  pair.a.holds = is_meta_write;
+  Request* request = pair.write(pair.a, 20 * kMiB, 4096, 1);
+  Request* flush = pair.flush(pair.a);
+  REQUIRE(pair.wait(flush));
+  pair.a.holds = nullptr;
+  REQUIRE(pair.wait(request));
+  CHECK(request->result == -EIO);
+}
+
+}  // namespace tidemark::test
