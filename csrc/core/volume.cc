@@ -148,7 +148,8 @@ void VolumeImpl::resume() {
 void VolumeImpl::poll(uint64_t now) {
   now_us = std::max(now_us, now);
   log->set_now(now_us);
-  if (log_retry && !log_wait.empty()) retry_log();
+  // Metadata that failed write no log block any more: nothing else would wake who waits for one.
+  if ((log_retry || meta.failed()) && !log_wait.empty()) retry_log();
   retry_send();
   if (link_active()) poll_link();
   if (link.state == Connection::kPrepared && now_us - link.prepared_us > limits.peer_timeout_us) {

@@ -151,4 +151,33 @@ TEST_CASE("writes that wait for the activity log fail with the disk") {
   CHECK(request->result == -EIO);
 }
 
+TEST_CASE("a write that waits for the activity log fails when other metadata cannot be written") {
+  Pair pair(test_seed());
+  pair.cut();
+  REQUIRE(pair.idle());
+  const auto is_map_write = [](const Io& io) { return is_meta_write(io) && io.flags == 0; };
+  pair.a.holds = is_map_write;
+  pair.limit([](Limits& limits) { limits.flush_interval_us = 20'000; });
+  bool sweeps = false;
+  pair.a.fail = [&](const Io& io) {
+    sweeps = sweeps || is_map_write(io);
+    return is_map_write(io) ? -EIO : 0;
+  };
+  // The only extent in use stays in use, so that the log has nothing to write.
+  while (pair.a.volume().status().stale_map_blocks != 0 || pair.a.io_count() == 0)
+    REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  const auto is_data_write = [](const Io& io) {
+    return io.target == IoTarget::kData && io.kind == IoKind::kWrite;
+  };
+  pair.a.holds = [&](const Io& io) { return is_map_write(io) || is_data_write(io); };
+  Request* slow = pair.write(pair.a, 10 * kMiB, 4096, 2);  // wakes nobody
+  pair.run_for(5'000);
+  Request* request = pair.write(pair.a, 20 * kMiB, 4096, 2);
+  pair.a.holds = is_data_write;
+  while (!sweeps) pair.a.step_io();
+  REQUIRE(pair.wait(request));
+  CHECK(request->result == -EIO);
+  CHECK(slow->result > 0);
+}
+
 }  // namespace tidemark::test
