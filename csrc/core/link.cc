@@ -198,9 +198,9 @@ void VolumeImpl::link_stop(const std::string& why) {
   }
   retry_send();
   drain_gate();
-  std::deque<Done> drained;
+  std::deque<Drain> drained;
   drained.swap(drains);
-  for (Done& done : drained) done(0, "");
+  for (Drain& drain : drained) drain.done(0, "");
   if (link.outdate_done) std::exchange(link.outdate_done, nullptr)(-ENOTCONN, "the link went down");
   link_check_idle();
 }
@@ -395,10 +395,11 @@ void VolumeImpl::acknowledge_epoch(uint32_t epoch) {
     write->epoch_wait = 0;
     settle(write);
   }
-  if (transfer.empty() && !drains.empty()) {
-    std::deque<Done> drained;
-    drained.swap(drains);
-    for (Done& done : drained) done(0, "");
+  // What is sent later does not count: a resync goes on sending.
+  while (!drains.empty() && drains.front().upto <= transfer.base()) {
+    const Done done = std::move(drains.front().done);
+    drains.pop_front();
+    done(0, "");
   }
 }
 

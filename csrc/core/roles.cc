@@ -198,7 +198,7 @@ void VolumeImpl::drain_peer(Done done) {
     return;
   }
   close_epoch(true);
-  drains.push_back(std::move(done));
+  drains.push_back({transfer.next_sequence(), std::move(done)});
 }
 
 void VolumeImpl::demote(Done done) {

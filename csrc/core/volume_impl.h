@@ -183,7 +183,7 @@ struct VolumeImpl {
   void stop(Done done);
   void outdate_peer(Done done);
   void tell_role();
-  void drain_peer(Done done);  // everything sent is durable there, or the link is gone
+  void drain_peer(Done done);  // all that was sent until now is durable there, or the link is gone
 
   // --- link.cc ---
   HandshakeState handshake_state(const Uuid& peer) const;
@@ -286,7 +286,11 @@ struct VolumeImpl {
     Done done;
   };
   std::deque<Quiet> quiet;
-  std::deque<Done> drains;
+  struct Drain {
+    uint64_t upto;  // done when every write before this sequence is durable at the peer
+    Done done;
+  };
+  std::deque<Drain> drains;
   uint64_t next_sweep_us = 0;
   bool sweeping = false;
   VolumeStatus counters;  // only its counters are used

@@ -180,4 +180,37 @@ TEST_CASE("a write that waits for the activity log fails when other metadata can
   CHECK(slow->result > 0);
 }
 
+TEST_CASE("a source is demoted and stopped in the middle of a resync") {
+  for (const bool stops : {false, true}) {
+    Pair pair(test_seed());
+    pair.cut();
+    for (uint64_t i = 0; i < 20; ++i)
+      REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
+    pair.limit([](Limits& limits) { limits.resync_requests = 2; });
+    REQUIRE(pair.connect(&pair.a, false));
+    REQUIRE(
+        pair.run([&] { return pair.a.volume().status().connection == Connection::kSyncSource; }));
+    Request* request = pair.write(pair.a, 3 * kMiB, 4096, 99);
+    REQUIRE(pair.wait(request));
+    const uint64_t before = pair.state(pair.a).dirty_chunks;
+    REQUIRE(before > 0);
+    int error = 1;
+    REQUIRE(pair.finish(
+        [&](Done done) {
+          if (stops) {
+            pair.a.volume().stop(done);
+          } else {
+            pair.a.volume().demote(done);
+          }
+        },
+        &error));
+    CHECK(error == 0);
+    CHECK(pair.state(pair.a).dirty_chunks > 0);
+    if (stops) continue;
+    CHECK(pair.a.volume().status().role == Role::kSecondary);
+    REQUIRE(pair.run([&] { return pair.connected(); }));
+    CHECK(pair.identical());
+  }
+}
+
 }  // namespace tidemark::test
