@@ -227,19 +227,22 @@ void VolumeImpl::demote(Done done) {
                  when_quiet(
                      true, now_us + kQuietTimeoutUs,
                      [this, done = std::move(done)](int again, const std::string& reason) mutable {
-                       if (again != 0) {
+                       if (again != 0 || link.application_in_log != 0) {
                          role_changing = false;
-                         done(again, reason);
+                         again != 0 ? done(again, reason)
+                                    : done(-EBUSY, "requests came while the peer was waited for");
                          return;
                        }
+                       // Nothing is let in any more: it would use the log that is emptied now.
+                       role = Role::kSecondary;
                        settle_metadata([this] { sb().flags &= ~kNodePrimary; },
                                        [this, done = std::move(done)](bool ok) {
                                          role_changing = false;
                                          if (!ok) {
+                                           role = Role::kPrimary;
                                            done(-EIO, "the metadata can no longer be written");
                                            return;
                                          }
-                                         role = Role::kSecondary;
                                          changed();
                                          tell_role();
                                          emit(EventKind::kRole, role_text(role));
@@ -310,6 +313,10 @@ void VolumeImpl::outdate_peer(Done done) {
   drain_peer([this, done = std::move(done)](int, const std::string&) mutable {
     if (link.state != Connection::kConnected) {
       done(-ENOTCONN, "the link went down");
+      return;
+    }
+    if (link.outdate_done) {
+      done(-EALREADY, "the peer is being told already");
       return;
     }
     link.outdate_done = std::move(done);
