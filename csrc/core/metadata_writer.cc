@@ -242,8 +242,10 @@ void MetadataWriter::job_flushed(bool ok) {
   for (const MapBlockId& id : job_.blocks) maps_[id.slot]->end_write(id.block, all_ok);
   Done done = std::move(job_.done);
   job_active_ = false;
-  if (!jobs_.empty()) start_job();
+  // Before the next job begins: who is told may look at the maps, where a block that is being
+  // written is not stale, though not durable either.
   done(all_ok);
+  if (!job_active_ && !jobs_.empty()) start_job();
 }
 
 // --- activity log ---

@@ -213,4 +213,57 @@ TEST_CASE("a source is demoted and stopped in the middle of a resync") {
   }
 }
 
+namespace {
+// Keeps what is submitted.
+struct Recorder : Host {
+  void submit(Io* io) override { out.push_back(io); }
+  void complete(Request*) override {}
+  uint8_t* buffer_get(size_t bytes) override {
+    return static_cast<uint8_t*>(std::aligned_alloc(kBlockSize, bytes));
+  }
+  void buffer_put(uint8_t* buffer, size_t) override { std::free(buffer); }
+  uint64_t random_u64() override { return 2; }
+  void event(Event) override {}
+  size_t send_space() override { return 0; }
+  uint8_t* send_reserve(size_t) override { return nullptr; }
+  void send_commit(size_t) override {}
+  void end_one() {
+    Io* io = out.front();
+    out.pop_front();
+    io->done(io->context, io);
+  }
+  std::deque<Io*> out;
+};
+}  // namespace
+
+// Who is told that a sweep is over may conclude from a map without stale blocks that it is on disk.
+TEST_CASE("no map block is being written when a sweep says that it is over") {
+  Recorder host;
+  Superblock sb;
+  sb.geometry.volume_bytes = 600 * kMiB;
+  const Layout layout = make_layout(sb.geometry);
+  MetadataWriter::Maps maps;
+  maps[0] = std::make_unique<DirtyMap>(sb.geometry.volume_bytes, sb.geometry.chunk_bytes);
+  maps[0]->mark_all();
+  const uint64_t blocks = maps[0]->block_count();
+  REQUIRE(blocks > 2);
+  MetadataWriter writer({host, sb, layout, maps, true});
+  bool swept = false;
+  bool all = false;
+  writer.sweep_maps(1, [&](bool ok) {
+    swept = true;
+    CHECK(ok);
+    for (uint64_t block = 0; block < blocks; ++block) CHECK(!maps[0]->block_writing(block));
+  });
+  writer.write_all_maps([&](bool ok) {
+    all = true;
+    CHECK(ok);
+  });
+  while (!host.out.empty()) host.end_one();
+  CHECK(swept);
+  CHECK(all);
+  CHECK(writer.stale_blocks() == 0);
+  CHECK(writer.idle());
+}
+
 }  // namespace tidemark::test
