@@ -20,6 +20,7 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
   if (link.state == Connection::kPrepared) return 0;
   if (!bytes.empty() && bytes.size() != link.unread) link.heard_us = now_us;
   size_t used = 0;
+  bool later = false;
   while (link_active() && !link.hard_wait && !role_changing) {
     const std::span<const uint8_t> rest = bytes.subspan(used);
     if (rest.size() < kFrameHeaderBytes) break;
@@ -38,13 +39,16 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
     if (rest.size() < frame_bytes) break;
     const std::span<const uint8_t> payload = rest.subspan(kFrameHeaderBytes, header.payload_bytes);
     const Handled handled = handle(header, payload);
-    if (handled == Handled::kLater) break;
-    if (handled == Handled::kFailed) break;
+    later = handled == Handled::kLater;
+    if (handled != Handled::kYes) break;
     used += frame_bytes;
     counters.received_bytes += frame_bytes;
   }
   if (!link_active()) return bytes.size();  // the old link's remaining bytes are discarded (R16)
   link.unread = bytes.size() - used;
+  // What waits here keeps the peer's pings from being heard once the ring is full: that is this
+  // node's silence, not the peer's.
+  if (link.unread != 0 && (later || link.hard_wait || role_changing)) link.heard_us = now_us;
   return used;
 }
 

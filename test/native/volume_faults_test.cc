@@ -266,4 +266,28 @@ TEST_CASE("no map block is being written when a sweep says that it is over") {
   CHECK(writer.idle());
 }
 
+TEST_CASE("a slow flush of the receiver does not make the sender look dead") {
+  Pair pair(test_seed(), Protocol::kA);
+  pair.limit([](Limits& limits) {
+    limits.peer_timeout_us = 200'000;
+    limits.ping_interval_us = 20'000;
+  });
+  pair.b.receive_bytes = 2 * kMiB;
+  pair.b.holds = is_flush;
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  REQUIRE(pair.wait(pair.flush(pair.a)));  // an ordering barrier: the rest has to wait there
+  for (uint64_t i = 0; i < 6; ++i) pair.write(pair.a, i * kMiB, kMiB, 2);
+  REQUIRE(pair.run([&] { return pair.b.wire_in.size() == pair.b.receive_bytes; }));
+  pair.run_for(1'000'000);
+  CHECK(pair.connected());
+  pair.b.holds = nullptr;
+  REQUIRE(pair.wait(pair.flush(pair.a)));
+  pair.run_for(100'000);
+  CHECK(pair.connected());
+  CHECK(pair.identical());
+  pair.wire_up = false;  // now it is dead
+  pair.run_for(400'000);
+  CHECK(pair.b.volume().status().connection == Connection::kStandAlone);
+}
+
 }  // namespace tidemark::test
