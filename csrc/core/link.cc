@@ -2,6 +2,7 @@
 // do to it.
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -373,7 +374,8 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header,
         if (entry->resync && entry->owner != nullptr)
           static_cast<SyncTask*>(entry->owner)->voided = true;
         link_stop("the peer could not write " + std::to_string(entry->range.length) + " bytes at " +
-                  std::to_string(entry->range.offset) + ": " + std::strerror(-range.error));
+                  std::to_string(entry->range.offset) + ": " +
+                  std::strerror(range.error == INT32_MIN ? EIO : std::abs(range.error)));
         return;
       }
       entry->acknowledged = true;

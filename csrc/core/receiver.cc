@@ -56,8 +56,9 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
                                        std::span<const uint8_t> payload) {
   const bool is_write = header.type == FrameType::kData || header.type == FrameType::kZeroes ||
                         header.type == FrameType::kDiscard;
-  if (is_write &&
-      (link.writes_out >= kReceivedWritesMax || link.epochs.size() >= kReceivedEpochsMax))
+  if (is_write && (link.writes_out >= kReceivedWritesMax || link.written.size() >= kWrittenMax))
+    return Handled::kLater;
+  if ((is_write || header.type == FrameType::kBarrier) && link.epochs.size() >= kReceivedEpochsMax)
     return Handled::kLater;
   const uint32_t crc = payload.empty() ? 0 : crc32c(0, payload.data(), payload.size());
   if (crc != header.payload_crc) {

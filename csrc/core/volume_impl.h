@@ -33,6 +33,10 @@ inline constexpr uint32_t kResyncTaskBytes = 1u << 20;  // or one chunk, if that
 inline constexpr uint32_t kMapPieceBytes = 32u << 10;
 inline constexpr uint32_t kReceivedWritesMax = 1024;  // peer's writes under way here
 inline constexpr uint32_t kReceivedEpochsMax = 4096;
+// Acknowledgements that found no room: more than that a peer of ours never has outstanding. All of
+// them together fit one frame.
+inline constexpr uint32_t kWrittenMax = kTransferEntries;
+static_assert((kWrittenMax + kReceivedWritesMax) * kWrittenRangeBytes <= kFramePayloadMax);
 inline constexpr uint32_t kEpochWritesMax = 256;  // bookkeeping close
 inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;

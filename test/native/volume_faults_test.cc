@@ -290,4 +290,43 @@ TEST_CASE("a slow flush of the receiver does not make the sender look dead") {
   CHECK(pair.b.volume().status().connection == Connection::kStandAlone);
 }
 
+TEST_CASE("a peer that writes and reads no acknowledgement is held up") {
+  Pair pair(test_seed());
+  pair.cut();
+  pair.link_stranger(pair.b);
+  pair.b.wire_bytes = 0;
+  constexpr uint64_t kWrites = 140'000;
+  for (uint64_t i = 0; i < kWrites; ++i) {
+    FrameHeader header;
+    header.type = FrameType::kZeroes;
+    header.flags = i % 2 == 0 ? kFrameAckWritten : 0;  // no two can be acknowledged as one range
+    header.sequence = i + 1;
+    header.epoch = 1;
+    header.offset = i % 1000 * 512;
+    header.length = 512;
+    pair.say(pair.b, header);
+  }
+  // In pieces: a wire of 6 MiB looked at anew with each step would take long.
+  const std::vector<uint8_t> bytes = std::exchange(pair.b.wire_in, {});
+  uint64_t at = 0;
+  bool held_up = false;
+  while (at < bytes.size() && !held_up) {
+    const uint64_t piece = std::min<uint64_t>(bytes.size() - at, 100 * kFrameHeaderBytes);
+    uint64_t used = 0;
+    for (int tries = 0; tries < 100 && used == 0; ++tries) {
+      used = pair.b.volume().link_input({bytes.data() + at, piece});
+      while (pair.b.step_io()) {
+      }
+      pair.b.volume().poll(pair.now_us);
+    }
+    at += used;
+    held_up = used == 0;
+  }
+  CHECK(held_up);
+  pair.b.wire_bytes = 16 * kMiB;  // it reads after all
+  pair.b.volume().poll(pair.now_us);
+  CHECK(pair.b.volume().link_input({bytes.data() + at, bytes.size() - at}) > 0);
+  CHECK(pair.b.volume().status().connection == Connection::kConnected);
+}
+
 }  // namespace tidemark::test
