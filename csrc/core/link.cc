@@ -62,6 +62,15 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     done(-EINVAL, "no incarnation, or a peer without an identity of its own");
     return;
   }
+  if (params.side == SyncSide::kNone && params.peer_current != sb().current) {
+    done(-EINVAL, "the generations differ, and yet there is nothing to do");
+    return;
+  }
+  if (params.side != SyncSide::kNone && params.full &&
+      params.sync_generation <= kGenerationJustCreated) {
+    done(-EINVAL, "a full resync without a generation");
+    return;
+  }
   uint32_t slot = find_slot(params.peer_id);
   bool commit = false;
   if (slot == kNoSlot) {
@@ -114,8 +123,14 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     sb().push_history(peer.bitmap_generation);
     peer.bitmap_generation = kGenerationNone;
     peer.flags &= ~kSlotSyncEnding;
+  } else if (params.side == SyncSide::kNone) {
+    // In step: both share the current generation, so that the next break makes a new one (R7).
+    sb().push_history(peer.bitmap_generation);
+    peer.bitmap_generation = kGenerationNone;
+    peer.flags &= ~kSlotSyncEnding;
   }
   commit = commit || params.side != SyncSide::kNone ||
+           before.bitmap_generation != peer.bitmap_generation ||
            std::memcmp(before.name, peer.name, sizeof peer.name) != 0 ||
            before.flags != peer.flags || before.last_generation != peer.last_generation;
 

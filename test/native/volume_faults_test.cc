@@ -329,4 +329,29 @@ TEST_CASE("a peer that writes and reads no acknowledgement is held up") {
   CHECK(pair.b.volume().status().connection == Connection::kConnected);
 }
 
+// The answer to the offered generation got lost, and the peer has taken it over.
+TEST_CASE("a link with nothing to copy leaves both sides sharing their generation") {
+  Pair pair(test_seed());
+  pair.cut();
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  const uint64_t shared = pair.state(pair.a).current;
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return (pair.state(pair.a).slot_flags & kSlotSyncEnding) != 0; }));
+  pair.a.receive_bytes = 0;
+  REQUIRE(pair.run([&] { return pair.state(pair.b).current == shared; }));
+  pair.cut();
+  pair.a.receive_bytes = SIZE_MAX;
+  CHECK(pair.state(pair.a).bitmap != 0);
+  REQUIRE(pair.connect(nullptr, false));
+  CHECK(pair.state(pair.a).bitmap == 0);
+  // The next break makes a new one again (R7).
+  pair.cut();
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  CHECK(pair.state(pair.a).current != shared);
+  CHECK(pair.state(pair.a).bitmap == shared);
+  // Generations that differ are not in step, whatever the shell says.
+  REQUIRE(pair.idle());
+  CHECK(!pair.connect(nullptr, false));
+}
+
 }  // namespace tidemark::test
