@@ -348,8 +348,13 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   // R17: what the resync wrote is durable: the source has been told so for every epoch. Its
   // generation is taken over now.
   link.target_finishing = true;
-  sb().push_history(sb().current);
-  if (target) sb().history = link.params.peer_history;
+  if (target) {
+    // The source's past, and what becomes its past with the answer: a third node may still be
+    // there.
+    sb().history = link.params.peer_history;
+    sb().push_history(link.params.peer_bitmap);
+  }
+  if (sb().current != header.offset) sb().push_history(sb().current);
   sb().current = header.offset;
   sb().flags |= kNodeConsistent | kNodeWasUpToDate;
   sb().flags &= ~(kNodeOutdated | kNodeCrashedPrimary);

@@ -354,4 +354,18 @@ TEST_CASE("a link with nothing to copy leaves both sides sharing their generatio
   CHECK(!pair.connect(nullptr, false));
 }
 
+TEST_CASE("the target of a resync knows the source's past, up to what the two shared") {
+  Pair pair(test_seed());
+  pair.cut();
+  const uint64_t shared = pair.state(pair.b).current;  // a third node may still have it
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  for (Node* node : {&pair.a, &pair.b}) {
+    const auto history = pair.state(*node).history;
+    CHECK(std::count(history.begin(), history.end(), shared) == 1);
+  }
+  CHECK(pair.state(pair.a).history == pair.state(pair.b).history);
+}
+
 }  // namespace tidemark::test
