@@ -450,7 +450,8 @@ void VolumeImpl::poll_link() {
               std::to_string((now_us - link.heard_us) / 1000) + " ms");
     return;
   }
-  if (transfer.empty()) link.progress_us = now_us;
+  // Requests that wait for room wait for the peer, too.
+  if (transfer.empty() && (send_wait.empty() || writes_held())) link.progress_us = now_us;
   if (now_us - link.progress_us > kStallTimeouts * limits.peer_timeout_us) {
     link_stop("the peer has acknowledged nothing for " +
               std::to_string((now_us - link.progress_us) / 1000) +

@@ -46,6 +46,7 @@ void VolumeImpl::send_maps() {
     header.payload_bytes = static_cast<uint32_t>(code.size());
     if (next >= map->chunk_count()) header.flags |= kFrameLast;
     if (!send_frame(header, code.data(), false)) return;
+    link.progress_us = now_us;
     link.map_next = next;
     link.map_sent = next >= map->chunk_count();
   }

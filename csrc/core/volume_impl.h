@@ -79,7 +79,7 @@ struct LinkState {
   uint64_t prepared_us = 0;
   uint64_t heard_us = 0;
   uint64_t sent_us = 0;
-  uint64_t progress_us = 0;  // the last acknowledgement, or when the transfer log was last empty
+  uint64_t progress_us = 0;  // the last acknowledgement, or when nothing waited for one
   Role peer_role{};
   DiskState peer_disk{};
 

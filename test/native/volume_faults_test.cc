@@ -368,4 +368,20 @@ TEST_CASE("the target of a resync knows the source's past, up to what the two sh
   CHECK(pair.state(pair.a).history == pair.state(pair.b).history);
 }
 
+TEST_CASE("a request does not wait for ever for a peer that lives and reads nothing") {
+  Pair pair(test_seed());
+  pair.cut();
+  pair.limit([](Limits& limits) { limits.peer_timeout_us = 100'000; });
+  pair.link_stranger(pair.a);
+  pair.a.wire_bytes = 0;
+  Request* request = pair.write(pair.a, 0, 4096, 1);
+  REQUIRE(pair.run([&] {
+    FrameHeader ping;
+    ping.type = FrameType::kPing;
+    pair.say(pair.a, ping);
+    return request->result <= 0;
+  }));
+  CHECK(request->result == 0);
+}
+
 }  // namespace tidemark::test
