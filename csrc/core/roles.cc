@@ -39,7 +39,11 @@ void VolumeImpl::ensure_apart_generation() {
     PeerSlot& peer = peer_slot(slot);
     if (!tracked(slot)) continue;
     const bool in_doubt = (peer.flags & kSlotSyncEnding) != 0;
-    if (peer.bitmap_generation != 0 && (!in_doubt || receiving(slot))) continue;
+    if (peer.bitmap_generation != 0 && (!in_doubt || receiving(slot))) {
+      // It may be taking over what was offered, and its answer may get lost.
+      if (in_doubt) sb().push_history(shared);
+      continue;
+    }
     if (peer.bitmap_generation != 0) sb().push_history(peer.bitmap_generation);
     peer.bitmap_generation = shared;
     peer.flags &= ~kSlotSyncEnding;

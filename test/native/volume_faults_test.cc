@@ -384,4 +384,27 @@ TEST_CASE("a request does not wait for ever for a peer that lives and reads noth
   CHECK(request->result == 0);
 }
 
+// While the target's answer to the offered generation is on its way a write makes a newer one, for
+// a third node's sake; then the link breaks.
+TEST_CASE("a generation that was offered stays known though a newer one came and the link broke") {
+  Pair pair(test_seed());
+  pair.cut();
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  pair.bind_stranger(pair.a);  // shares the generation that the next link offers
+  REQUIRE(pair.connect(&pair.a, false));
+  const uint64_t offered = pair.state(pair.a).current;
+  REQUIRE(pair.run([&] { return (pair.state(pair.a).slot_flags & kSlotSyncEnding) != 0; }));
+  pair.a.receive_bytes = 0;
+  REQUIRE(pair.run([&] { return pair.state(pair.b).current == offered; }));
+  Request* request = pair.write(pair.a, kMiB, 4096, 2);
+  REQUIRE(pair.run([&] { return pair.state(pair.a).current != offered; }));
+  pair.cut();
+  REQUIRE(pair.wait(request));
+  REQUIRE(pair.wait(pair.write(pair.a, 2 * kMiB, 4096, 3)));
+  const HandshakeState a = pair.state(pair.a);
+  const bool known =
+      a.bitmap == offered || std::count(a.history.begin(), a.history.end(), offered) != 0;
+  CHECK(known);
+}
+
 }  // namespace tidemark::test
