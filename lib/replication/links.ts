@@ -199,6 +199,11 @@ export class Links {
     });
   }
 
+  /** This node became primary. To yield was meant for what was there before, not for what is written from now on. */
+  keepMine(): void {
+    for (const entry of this.#entries.values()) entry.discardMine = false;
+  }
+
   disconnect(peer: string, now: number): LinksAction[] {
     return this.#step(now, () => {
       const entry = this.#entry(peer);

@@ -370,6 +370,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
           await change();
         } finally {
           if (!this.#closing) this.#role = (await this.#native.handshakeState(NO_NODE_ID)).role;
+          if (this.#role === 'primary') this.#links.keepMine();
           await this.#link.send(this.#promotion.settled(this.#role));
         }
       }),

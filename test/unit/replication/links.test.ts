@@ -136,6 +136,15 @@ test('split brain and unrelated data stop the dialling until connect, and are to
   }
 });
 
+test('to yield ends with becoming primary: what is written from then on was never given up', () => {
+  const links = make();
+  links.start(0);
+  links.connect('beta', true, 10);
+  assert.is(links.discardsMine('beta'), true);
+  links.keepMine();
+  assert.is(links.discardsMine('beta'), false);
+});
+
 test('what a person must change is Refused, tried again with backoff, and told once', () => {
   const links = make();
   let actions = links.ended(dialId(links.start(0)), 'beta', refused('AUTH', 'wrong secret'), 0);
