@@ -3,6 +3,7 @@
 import { strict as assert } from 'node:assert';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Argv } from '../command.js';
 import {
   checkExt4,
   Daemon,
@@ -26,7 +27,10 @@ const steps = [
 /** Steps between ADD_DEV and a device that users see. */
 const stepsWithDevice = steps.slice(steps.indexOf('set-params'));
 
-type Options = Readonly<Record<string, string | number>>;
+type Options = Readonly<Record<string, string | number | undefined>>;
+
+const kinds = ['reads', 'writes', 'flushes', 'discards', 'zeroes', 'fua'] as const;
+type Served = Record<(typeof kinds)[number], number>;
 
 const program = (t: ScenarioContext) => join(t.checkout, 'build/cmake/tidemark-ublk-memory');
 
@@ -43,28 +47,35 @@ function assertNothingLeft(): void {
 }
 
 class Volume {
-  private constructor(
-    readonly daemon: Daemon,
-    readonly device: string,
-  ) {}
+  readonly daemon: Daemon;
+  readonly device: string;
 
-  static argv(t: ScenarioContext, options: Options): string[] {
-    const words = Object.entries(options).map(([key, value]) => `${key}=${value}`);
-    // In /dev/shm, where it outlives the process that serves it.
-    return [program(t), `memory=/dev/shm/${t.directory.split('/').at(-1)}`, ...words];
+  private constructor(daemon: Daemon, device: string) {
+    this.daemon = daemon;
+    this.device = device;
+  }
+
+  /** In /dev/shm, where it outlives the process that serves it. */
+  static memory(t: ScenarioContext): string {
+    return `/dev/shm/${t.directory.split('/').at(-1)}`;
+  }
+
+  static argv(t: ScenarioContext, options: Options): Argv {
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    const words = given.map(([key, value]) => `${key}=${value}`);
+    return [program(t), `memory=${Volume.memory(t)}`, ...words];
   }
 
   /** A process that was told to serve, whatever comes of it. */
   static launch(t: ScenarioContext, options: Options): Daemon {
-    const memory = Volume.argv(t, {})[1].split('=')[1];
-    t.undo('remove the volume memory', () => t.run(['rm', '-f', memory]));
+    t.undo('remove the volume memory', () => t.run(['rm', '-f', Volume.memory(t)]));
     return Daemon.start(t, Volume.argv(t, options));
   }
 
   static async start(t: ScenarioContext, options: Options = {}): Promise<Volume> {
     await modprobe(t, 'ublk_drv');
     const daemon = Volume.launch(t, options);
-    const [, device] = await daemon.waitForOutput(t, /^started (.*)$/m, { timeoutMs: 60_000 });
+    const [, device = ''] = await daemon.waitForOutput(t, /^started (.*)$/m, { timeoutMs: 60_000 });
     // A scenario that fails must not leave a device without a server, on which everything hangs.
     const id = device.replace('/dev/ublkb', '');
     t.undo(`remove ${device}`, async () => {
@@ -94,7 +105,7 @@ class Volume {
   }
 
   /** Requests that reached the volume, by kind. */
-  async served(t: ScenarioContext): Promise<Record<string, number>> {
+  async served(t: ScenarioContext): Promise<Served> {
     const seen = this.daemon.output.length;
     this.daemon.signal('SIGUSR2');
     const line = await waitFor(
@@ -102,9 +113,10 @@ class Volume {
       'the counts',
       () => /^served (.*)$/m.exec(this.daemon.output.slice(seen))?.[1],
     );
-    return Object.fromEntries(
+    const counts = new Map(
       [...line.matchAll(/(\w+)=(\d+)/g)].map(([, key, value]) => [key, Number(value)]),
     );
+    return Object.fromEntries(kinds.map((kind) => [kind, counts.get(kind) ?? 0])) as Served;
   }
 }
 
@@ -116,7 +128,7 @@ async function takeOver(t: ScenarioContext, id: number, options: Options = {}): 
 /** How a start ends that must fail. */
 async function failedStart(t: ScenarioContext, options: Options): Promise<string> {
   const daemon = Volume.launch(t, options);
-  const [, why] = await daemon.waitForOutput(t, /^start-failed (.*)$/m, { timeoutMs: 90_000 });
+  const [, why = ''] = await daemon.waitForOutput(t, /^start-failed (.*)$/m, { timeoutMs: 90_000 });
   assert.equal((await daemon.end(10_000)).status, 1);
   return why;
 }
@@ -142,8 +154,8 @@ export default [
       assert.ok(root.ublk.features.includes('USER_RECOVERY_REISSUE'));
       assert.ok(root.ublk.uses.every((use: { offered: boolean }) => use.offered));
       const nobody = await t.run([
-        ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
-        ...[program(t), 'features'],
+        'setpriv',
+        ...['--reuid=65534', '--regid=65534', '--clear-groups', program(t), 'features'],
       ]);
       const other = JSON.parse(nobody.stdout);
       assert.equal(other.ublk.control_device, true);
@@ -180,7 +192,7 @@ export default [
         ...{ size: 8 * mib },
       });
       const served = await volume.served(t);
-      for (const kind of ['reads', 'writes', 'flushes', 'discards', 'zeroes', 'fua']) {
+      for (const kind of kinds) {
         assert.ok(served[kind] > 0, `no ${kind}: ${JSON.stringify(served)}`);
       }
       await volume.stop(t);
@@ -288,7 +300,7 @@ export default [
       'status=none',
     ]);
     await volume.stop(t);
-    await t.run(['cmp', '-n', String(16 * mib), file, Volume.argv(t, {})[1].split('=')[1]]);
+    await t.run(['cmp', '-n', String(16 * mib), file, Volume.memory(t)]);
     assertNothingLeft();
   }),
 
@@ -340,7 +352,8 @@ export default [
       Daemon.start(
         t,
         [
-          ...['dd', `if=${volume.device}`, 'of=/dev/null', 'bs=64k', 'count=1'],
+          'dd',
+          ...[`if=${volume.device}`, 'of=/dev/null', 'bs=64k', 'count=1'],
           ...['iflag=direct', `skip=${skip}`],
         ],
         { name: `dd-${skip}` },
@@ -412,14 +425,8 @@ export default [
     const directory = await mount(t, volume.device);
     await volume.daemon.kill();
     const writer = Daemon.start(t, [
-      ...[
-        'dd',
-        'if=/dev/zero',
-        `of=${join(directory, 'file')}`,
-        'bs=64k',
-        'count=64',
-        'conv=fsync',
-      ],
+      'dd',
+      ...['if=/dev/zero', `of=${join(directory, 'file')}`, 'bs=64k', 'count=64', 'conv=fsync'],
     ]);
     const successor = await takeOver(t, 5);
     assert.equal((await writer.end(60_000)).status, 0);
