@@ -213,6 +213,44 @@ TEST_CASE("a source is demoted and stopped in the middle of a resync") {
   }
 }
 
+TEST_CASE("requests that come during a demotion end, and what they wrote is not forgotten") {
+  for (uint64_t round = 0; round < 20; ++round) {
+    Pair pair(test_seed() + round, round % 2 == 0 ? Protocol::kA : Protocol::kC);
+    INFO("seed " << test_seed() + round);
+    REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+    int error = 1;
+    bool late = false;
+    // At some moment of it, which is another one in each round.
+    pair.a.holds = [&](const Io& io) { return late && io.target == IoTarget::kData; };
+    pair.a.volume().demote([&](int result, const std::string&) { error = result; });
+    for (uint64_t step = 0; step < round * 3; ++step) pair.step();
+    late = true;
+    std::vector<Request*> requests;
+    for (uint64_t i = 0; i < 3; ++i)
+      requests.push_back(pair.write(pair.a, i * kMiB, 4096, static_cast<uint8_t>(i + 2)));
+    late = false;
+    REQUIRE(pair.run([&] { return error <= 0; }));
+    for (Request* request : requests) {
+      REQUIRE(pair.wait(request));
+      CHECK((error != 0 || request->result != 1));
+    }
+    pair.cut();
+    REQUIRE(pair.idle());
+    const bool marked = pair.state(pair.a).dirty_chunks > 0;
+    CHECK((marked || pair.identical()));
+  }
+}
+
+TEST_CASE("each of two commands to outdate the peer is answered") {
+  Pair pair(test_seed());
+  int first = 1;
+  int second = 1;
+  pair.a.volume().outdate_peer([&](int error, const std::string&) { first = error; });
+  pair.a.volume().outdate_peer([&](int error, const std::string&) { second = error; });
+  REQUIRE(pair.run([&] { return first <= 0 && second <= 0; }));
+  CHECK(first == 0);
+}
+
 namespace {
 // Keeps what is submitted.
 struct Recorder : Host {
