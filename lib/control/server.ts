@@ -65,11 +65,16 @@ class Connection {
   private readonly handle: RequestHandler;
   private readonly reader = new LineReader();
   private underWay = 0;
+  private ended = false;
 
   constructor(socket: Socket, handle: RequestHandler) {
     this.socket = socket;
     this.handle = handle;
     socket.on('data', (chunk) => this.receive(chunk));
+    socket.on('end', () => {
+      this.ended = true;
+      this.finish();
+    });
     // A client that goes away is no event of ours.
     socket.on('error', () => socket.destroy());
   }
@@ -114,7 +119,13 @@ class Connection {
       )
       .finally(() => {
         this.underWay -= 1;
+        this.finish();
       });
+  }
+
+  /** Nothing more can be asked: the connection ends with the last answer. */
+  private finish(): void {
+    if (this.ended && this.underWay === 0) this.socket.end();
   }
 
   private fail(id: RequestId, error: unknown): void {
@@ -136,6 +147,8 @@ export class ControlServer {
       if (this.connections.size >= CONNECTIONS_MAX) {
         const message = `${CONNECTIONS_MAX} connections are open`;
         socket.on('error', () => undefined);
+        // What it sends is not read, but its end is.
+        socket.resume();
         socket.end(
           `${JSON.stringify({ id: null, error: { code: 'TOO_MANY_CONNECTIONS', message } })}\n`,
         );

@@ -8,10 +8,10 @@ import {
   chmodSync,
   linkSync,
   lstatSync,
-  readFileSync,
+  readlinkSync,
   renameSync,
+  symlinkSync,
   unlinkSync,
-  writeFileSync,
 } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -79,19 +79,32 @@ function unlinkQuietly(path: string): void {
   }
 }
 
-/** Held only while a socket is moved to its place, so that two daemons that start at once do not both win. */
+/**
+ * Held only while a socket is moved to its place, so that two daemons that start at once do not both win. The lock is a
+ * symbolic link to the holder's pid: it names its holder from the first moment on, in a full folder too.
+ */
 async function withLock<T>(path: string, task: () => Promise<T>): Promise<T> {
   const lock = `${path}.lock`;
   for (let tries = 1; ; tries += 1) {
     try {
-      writeFileSync(lock, `${process.pid}\n`, { flag: 'wx', mode: 0o600 });
+      symlinkSync(String(process.pid), lock);
       break;
     } catch (error) {
-      if (!isCode(error, 'EEXIST') || tries > LOCK_TRIES) throw error;
+      if (!isCode(error, 'EEXIST')) throw error;
     }
     const holder = readLockHolder(lock);
-    if (holder !== null && !isAlive(holder)) unlinkQuietly(lock);
-    else await delay(LOCK_PAUSE_MS);
+    if (holder === null) continue;
+    if (!isAlive(holder)) {
+      unlinkQuietly(lock);
+      continue;
+    }
+    if (tries > LOCK_TRIES) {
+      throw new TidemarkError(
+        'CONTROL_SOCKET',
+        `control socket ${path}: process ${holder} holds its lock ${lock}; if no daemon is starting, remove it`,
+      );
+    }
+    await delay(LOCK_PAUSE_MS);
   }
   try {
     return await task();
@@ -100,19 +113,27 @@ async function withLock<T>(path: string, task: () => Promise<T>): Promise<T> {
   }
 }
 
-/** null while it is being written, or gone. */
+/**
+ * null: it is gone meanwhile.
+ * @throws CONTROL_SOCKET if it is no lock.
+ */
 function readLockHolder(lock: string): number | null {
+  let text = '';
   try {
-    const pid = Number.parseInt(readFileSync(lock, 'utf8'), 10);
-    return Number.isInteger(pid) && pid > 0 ? pid : null;
-  } catch {
-    return null;
+    text = readlinkSync(lock);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return null;
+    if (!isCode(error, 'EINVAL')) throw error;
   }
+  const pid = Number(text);
+  if (Number.isInteger(pid) && pid > 0) return pid;
+  throw new TidemarkError('CONTROL_SOCKET', `${lock} is in the way, and no lock: remove it`);
 }
 
 /** Makes the listening socket under a name of its own, mode 0600 from the first moment on. */
 async function listenOn(path: string): Promise<Server> {
-  const server = createServer();
+  // A client that has sent all it wanted to say still waits for the answers.
+  const server = createServer({ allowHalfOpen: true });
   const before = process.umask(0o177);
   try {
     await new Promise<void>((resolve, reject) => {

@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { lstatSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -129,6 +130,27 @@ for (const [what, line, message] of NONSENSE) {
   });
 }
 
+test('a client that says at once that it has no more to ask gets its answers', async () => {
+  let release!: () => void;
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  await withServer(
+    async (_, path) => {
+      const raw = new Raw(path);
+      raw.socket.end('{"id":1,"method":"x"}\n{"id":2,"method":"x"}\n');
+      setTimeout(release, 50);
+      assert.is((await raw.line()).id, 1);
+      assert.is((await raw.line()).id, 2);
+      await once(raw.socket, 'close');
+    },
+    async () => {
+      await gate;
+      return {};
+    },
+  );
+});
+
 test('a line that is too long is refused once, skipped to its end, and costs no other client', async () => {
   await withServer(async (_, path) => {
     const other = await ControlClient.connect(path);
@@ -241,6 +263,26 @@ test('of daemons that start at once exactly one wins', async () => {
   const winners = results.filter((result) => result.status === 'fulfilled');
   assert.is(winners.length, 1);
   for (const winner of winners) await winner.value.close();
+});
+
+test('a daemon starts in a folder whose lock was left by one that died', async () => {
+  const path = newPath();
+  mkdirSync(join(path, '..'), { recursive: true });
+  const dead = spawnSync(process.execPath, ['-e', '']).pid;
+  symlinkSync(String(dead), `${path}.lock`);
+  const server = await ControlServer.listen(path, echo);
+  assert.equal(readdirSync(join(path, '..')), ['d.sock']);
+  await server.close();
+});
+
+test('a file in the place of the lock is told by name, with a way out', async () => {
+  const path = newPath();
+  mkdirSync(join(path, '..'), { recursive: true });
+  writeFileSync(`${path}.lock`, '');
+  const error = await ControlServer.listen(path, echo).catch((e) => e);
+  assert.is(error.code, 'CONTROL_SOCKET');
+  assert.match(error.message, /d\.sock\.lock is in the way, and no lock: remove it/);
+  assert.equal(readdirSync(join(path, '..')), ['d.sock.lock']);
 });
 
 test('the socket of a daemon that died is replaced', async () => {
