@@ -329,6 +329,11 @@ export class Handshake {
       );
     } else if (hello.volume !== volume) {
       this.#refuse('VOLUME', `expected volume '${volume}', found '${hello.volume}'`);
+    } else if (hello.node !== node && hello.nodeId === nodeId && hello.nonce !== nonce) {
+      this.#refuse(
+        'IDENTITY',
+        `the metadata of '${node}' and '${hello.node}' are copies of each other (node id ${nodeId}): make one of them anew with 'tidemark create --force'`,
+      );
     } else if (hello.nodeId === nodeId || hello.nonce === nonce) {
       this.#refuse('IDENTITY', `'${node}' is connected to itself: check the peer's address`);
     } else if (hello.node !== peer || hello.peer !== node) {

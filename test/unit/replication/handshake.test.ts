@@ -160,7 +160,13 @@ test('another volume, another node, oneself', () => {
   const node: [Player, Player] = [player('dialer'), player('listener', { node: 'gamma' })];
   play(...node);
   bothRefused(...node, 'NODE', /'gamma' expected to meet 'alpha'.*expected 'beta'/);
-  const self: [Player, Player] = [player('dialer'), player('listener', { nodeId: ID_A })];
+  const copied: [Player, Player] = [player('dialer'), player('listener', { nodeId: ID_A })];
+  play(...copied);
+  bothRefused(...copied, 'IDENTITY', /are copies of each other.*'tidemark create --force'/);
+  const self: [Player, Player] = [
+    player('dialer'),
+    player('listener', { node: 'alpha', nodeId: ID_A }),
+  ];
   play(...self);
   bothRefused(...self, 'IDENTITY', /itself/);
 });
