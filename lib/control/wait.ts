@@ -22,13 +22,18 @@ export const WAIT_MEANINGS: Record<WaitGoal, string> = {
 export function reached(volume: VolumeJson, goal: WaitGoal): boolean {
   if (goal === 'uptodate') return volume.disk === 'UpToDate';
   if (goal === 'connected') return volume.peers.some((peer) => isLinked(peer.connection));
-  return volume.peers.some((peer) => peer.connection === 'Connected' && peer.resync === null);
+  // Chunks of a write that failed stay marked, and are copied when the link is made the next time.
+  return volume.peers.some(
+    ({ connection, resync, dirty_chunks }) =>
+      connection === 'Connected' && resync === null && dirty_chunks === 0,
+  );
 }
 
 function describe(volume: VolumeJson): string {
   const peers = volume.peers.map((peer) => {
     const reason = peer.reason === '' ? '' : ` (${peer.reason})`;
-    return `${peer.name} ${peer.connection}${reason}`;
+    const behind = peer.dirty_chunks === 0 ? '' : `, ${peer.dirty_chunks} chunks out of sync`;
+    return `${peer.name} ${peer.connection}${reason}${behind}`;
   });
   return `${volume.name} is ${volume.disk}, ${peers.join(', ') || 'no peers'}`;
 }
