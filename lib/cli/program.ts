@@ -136,7 +136,10 @@ export function makeProgram(finish: (status: number) => void): Command {
   program
     .command('secondary')
     .description('take the device away and become secondary; refuses while it is mounted or open')
-    .action(() => request('secondary', {}, 'Secondary'));
+    .option('--force', 'all the same: what its users have not written yet fails')
+    .action((flags: { force?: boolean }) =>
+      request('secondary', { force: flags.force === true }, 'Secondary'),
+    );
 
   program
     .command('invalidate')

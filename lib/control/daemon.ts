@@ -283,7 +283,7 @@ export class Daemon {
       case 'primary':
         return { volume: name, ...(await volume.promote(force)) };
       case 'secondary':
-        await volume.demote();
+        await volume.demote(force);
         return { volume: name };
       case 'connect':
         // Which side yields is said of one peer, never of all.

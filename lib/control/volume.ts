@@ -248,11 +248,14 @@ export class ControlledVolume {
     });
   }
 
-  /** Takes the device away (refused while it is in use) and makes this node secondary. */
-  demote(): Promise<void> {
+  /**
+   * Takes the device away (refused while it is in use) and makes this node secondary. While recovery keeps I/O suspended
+   * only `force` does: what waits on the device fails then.
+   */
+  demote(force: boolean): Promise<void> {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
-      await this.stopFrontendNow(false);
+      await this.stopFrontendNow(force);
       if (this.pendingDevice !== null) {
         // The device and what waited on it are gone: there is no I/O left that an answer could be asked for.
         this.pendingDevice = null;
@@ -274,6 +277,11 @@ export class ControlledVolume {
     const { replication, record } = this.context;
     const { native } = await replication.status(this.name);
     if (native.device === '') return false;
+    if (this.pendingDevice !== null && !force) {
+      // A device is synced before it goes, and that would wait for what is suspended.
+      const message = `${this.name} stays suspended: ${this.recovery}; --force takes its device away, and what waits on it fails`;
+      throw new TidemarkError('SUSPENDED', message);
+    }
     await replication.stopFrontend(this.name, force);
     record.remove();
     return true;
@@ -281,7 +289,7 @@ export class ControlledVolume {
 
   /**
    * Resolves with whether there was a device.
-   * @throws IN_USE while it is mounted or open, unless forced.
+   * @throws IN_USE while it is mounted or open, SUSPENDED while recovery keeps its I/O waiting; unless forced.
    */
   stopFrontend(force: boolean): Promise<boolean> {
     return this.inTurn(() => this.stopFrontendNow(force));

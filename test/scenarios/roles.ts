@@ -1,5 +1,6 @@
 // Roles are exchanged, copies are written apart, and nothing is ever overwritten that nobody gave up.
 import { strict as assert } from 'node:assert';
+import { existsSync } from 'node:fs';
 import { type Scenario, scenario } from '../vm/guest/support.ts';
 import { assertStatusJson } from './checks.ts';
 import { Cluster } from './cluster.ts';
@@ -70,7 +71,11 @@ export function roleScenarios(place: Place): Scenario[] {
           const held = await alpha.until('suspended', ({ suspended }) => suspended);
           assert.equal(held.device, '/dev/ublkb0');
           assert.match((await assertStatusJson(alpha)).suspend_reason, /beta|peer/);
-          await alpha.cli(['secondary']);
+          const refused = await alpha.cli(['secondary'], { anyStatus: true });
+          assert.equal(refused.status, 1);
+          assert.match(refused.stderr, /suspended.*--force/);
+          await alpha.cli(['secondary', '--force']);
+          assert.equal(existsSync('/dev/ublkb0'), false, 'the device is left');
         }
         await cluster.synced();
         const volume = await assertStatusJson(beta);

@@ -342,6 +342,23 @@ test('R18: primary --force lets the I/O of a recovered device go on against the 
   await daemon.stop(true);
 });
 
+test('R18: a device whose I/O recovery keeps suspended is taken away by force only', async () => {
+  const { daemon, fake, path } = crashed();
+  fake.peerAnswers.push('beta is primary');
+  await daemon.start();
+  const client = await ControlClient.connect(path);
+  for (const method of ['secondary', 'down']) {
+    const error = await failure(client.call(method));
+    assert.is(error.code, 'SUSPENDED');
+    assert.match(error.message, /beta is primary; --force/);
+  }
+  assert.not(fake.calls.some((call) => call.startsWith('stopFrontend')));
+  await client.call('secondary', { force: true });
+  assert.equal(fake.calls.slice(-3), ['stopFrontend r0 force', 'resume r0', 'demote r0']);
+  client.close();
+  await daemon.stop(false);
+});
+
 test('R18: a promotion that is refused is tried again, and said in status until then', async () => {
   const { daemon, fake } = crashed();
   fake.failures.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
