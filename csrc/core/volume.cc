@@ -175,6 +175,19 @@ uint64_t VolumeImpl::next_deadline() const {
   return deadline;
 }
 
+namespace {
+
+// Every mark of the map is on disk; clears may be missing, which costs time and no data.
+bool marks_durable(const DirtyMap& map) {
+  for (std::optional<uint64_t> block = map.next_stale(0); block;
+       block = map.next_stale(*block + 1)) {
+    if (map.block_stale_set(*block)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 // The lazy part of the metadata: idle extents leave the log, so that a crash after a quiet time
 // costs nearly no resync, and cleared bits reach the disk.
 void VolumeImpl::sweep() {
@@ -189,10 +202,12 @@ void VolumeImpl::sweep() {
     if (!ok) return;
     bool changed_flags = false;
     for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-      // Once every block of an all-dirty map is on disk the blocks say more than the flag: a resync
-      // resumes where it was.
-      if ((peer_slot(slot).flags & kSlotAllDirty) != 0 && peer_slot(slot).bitmap_generation != 0 &&
-          attachment->maps[slot] != nullptr && attachment->maps[slot]->stale_blocks() == 0) {
+      // Once every block of an all-dirty map was written the blocks say more than the flag: a full
+      // resync resumes where it was, at either end, also after a restart.
+      const PeerSlot& peer = peer_slot(slot);
+      const bool counted = peer.bitmap_generation != 0 || (peer.flags & kSlotFullSync) != 0;
+      if ((peer.flags & kSlotAllDirty) != 0 && counted && attachment->maps[slot] != nullptr &&
+          marks_durable(*attachment->maps[slot])) {
         peer_slot(slot).flags &= ~kSlotAllDirty;
         changed_flags = true;
       }

@@ -271,6 +271,35 @@ TEST_CASE("an interrupted resync resumes where it was") {
   CHECK(pair.identical());
 }
 
+TEST_CASE("a full resync resumes by map after the target was restarted") {
+  World world(test_seed(), small_geometry(), kDevice);
+  world.a.attach();
+  world.b.attach();
+  Limits limits;
+  limits.flush_interval_us = 2'000;
+  world.b.volume().set_limits(limits);
+  int error = 1;
+  REQUIRE(world.finish([&](Done done) { world.a.volume().promote(true, done); }, &error));
+  REQUIRE(world.wait(world.write(world.a, 0, 16 * kMiB, 3)));
+  REQUIRE(world.connect(&world.a, true));
+  const auto left = [&] { return world.b.volume().handshake_state(world.a.id()).dirty_chunks; };
+  const uint64_t total = left();
+  REQUIRE(world.run([&] {
+    const HandshakeState state = world.b.volume().handshake_state(world.a.id());
+    return state.dirty_chunks < total / 2 && (state.slot_flags & kSlotAllDirty) == 0 &&
+           world.b.volume().status().stale_map_blocks == 0;
+  }));
+  world.wire_up = false;
+  world.b.crash(true);
+  world.b.attach();
+  CHECK(left() < total);
+  CHECK(world.b.volume().status().disk == DiskState::kInconsistent);
+  world.a.volume().link_stop("cut");
+  REQUIRE(world.connect(&world.a, false));
+  REQUIRE(world.run([&] { return world.connected(); }));
+  CHECK(world.identical());
+}
+
 TEST_CASE("a resync ends under continuous writing") {
   Pair pair(test_seed());
   pair.cut();
