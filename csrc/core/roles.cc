@@ -291,9 +291,7 @@ void VolumeImpl::stop(Done done) {
     link_stop("the volume is being stopped");
     stopped = true;
     role_changing = true;
-    std::deque<Request*> waiting;
-    waiting.swap(suspended_requests);
-    for (Request* request : waiting) complete_now(request, -EIO);
+    drop_suspended();
     when_quiet(true, now_us + kQuietTimeoutUs,
                [this, done = std::move(done)](int error, const std::string& why) mutable {
                  if (error != 0) {

@@ -132,6 +132,12 @@ void VolumeImpl::set_suspended(const std::string& why) {
   emit(EventKind::kIoSuspended, why);
 }
 
+void VolumeImpl::drop_suspended() {
+  std::deque<Request*> waiting;
+  waiting.swap(suspended_requests);
+  for (Request* request : waiting) complete_now(request, -EIO);
+}
+
 void VolumeImpl::resume() {
   if (!suspended) return;
   suspended = false;
@@ -286,6 +292,7 @@ void Volume::promote(bool force, Done done) { impl_->promote(force, std::move(do
 void Volume::demote(Done done) { impl_->demote(std::move(done)); }
 void Volume::invalidate(uint32_t slot, Done done) { impl_->invalidate(slot, std::move(done)); }
 void Volume::suspend(const std::string& why) { impl_->set_suspended(why); }
+void Volume::drop_suspended() { impl_->drop_suspended(); }
 void Volume::resume() { impl_->resume(); }
 void Volume::stop(Done done) { impl_->stop(std::move(done)); }
 void Volume::outdate_peer(Done done) { impl_->outdate_peer(std::move(done)); }

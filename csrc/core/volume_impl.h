@@ -142,6 +142,7 @@ struct VolumeImpl {
   VolumeStatus status() const;
   void complete_now(Request* request, int result);
   void set_suspended(const std::string& why);
+  void drop_suspended();
   void resume();
 
   // --- writes.cc ---

@@ -203,6 +203,8 @@ void Engine::Impl::stop_frontend(bool force, FrontendDone done) {
       if (error == nullptr) {
         retired_.push_back(std::move(frontend_));
         set_device("");
+        // Their submitter was told that they failed: done later they would change what is nobody's.
+        volume_->drop_suspended();
       }
       done(error, device);
       if (closing_) begin_close(false);

@@ -226,6 +226,27 @@ TEST_CASE("a socket that somebody listens on is refused, a dead one replaced") {
   CHECK(access(options.socket_path.c_str(), F_OK) == 0);
 }
 
+TEST_CASE("what waits on a suspended volume fails when its frontend is stopped by force") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  engine->call([](Volume& volume) { volume.suspend("the test says so"); });
+  Client client(rig.folder.path("socket"));
+  client.send(nbd::kCmdWrite, 0, 4096, std::string(4096, 'w'));
+  client.send(nbd::kCmdFlush, 0, 0);
+  while (engine->status(true).requests_in_flight < 2) usleep(1000);
+  CHECK(Rig::stop(*engine, true) == "");
+  const VolumeStatus before = engine->status(true);
+  CHECK(before.requests_in_flight == 0);
+  CHECK(before.suspended);
+  engine->call([](Volume& volume) { volume.resume(); });
+  const VolumeStatus after = engine->status(true);
+  CHECK(after.written_bytes == before.written_bytes);
+  CHECK(after.current == before.current);
+  engine->close(false);
+}
+
 TEST_CASE("a volume whose I/O is suspended can be closed, with requests waiting") {
   for (const bool abandon : {false, true}) {
     Rig rig;

@@ -158,6 +158,29 @@ TEST_CASE("writes under way when the link breaks complete and are marked") {
   CHECK(pair.identical());
 }
 
+TEST_CASE("suspended requests that are dropped fail, and leave neither data nor a generation") {
+  Pair pair(test_seed());
+  pair.cut();
+  REQUIRE(pair.run([&] { return !pair.connected(); }));
+  Volume& volume = pair.a.volume();
+  const uint64_t current = volume.status().current;
+  volume.suspend("the peer is primary");
+  Request* write = pair.write(pair.a, 0, 4096, 9);
+  Request* flush = pair.flush(pair.a);
+  CHECK(write->result > 0);
+  volume.drop_suspended();
+  CHECK(write->result == -EIO);
+  CHECK(flush->result == -EIO);
+  CHECK(volume.status().suspended);
+  volume.resume();
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { volume.demote(done); }, &error));
+  CHECK(error == 0);
+  CHECK(volume.status().current == current);
+  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.identical());
+}
+
 TEST_CASE("a link that says nothing is given up after the timeout and writing goes on") {
   Pair pair(test_seed());
   pair.wire_up = false;
