@@ -55,6 +55,8 @@ interface Entry {
   halted: 'SplitBrain' | 'Unrelated' | null;
   refused: boolean;
   reason: string;
+  /** The last refusal that was told as an event; the same one again is no news. */
+  told: string;
   attempts: number;
   /** As PeerLinkStatus has it. */
   reachable: boolean | null;
@@ -107,6 +109,7 @@ export class Links {
           halted: null,
           refused: false,
           reason: '',
+          told: '',
           attempts: 0,
           reachable: null,
           staleRetries: 0,
@@ -265,6 +268,7 @@ export class Links {
       entry.reachable = true;
       entry.discardMine = false;
       entry.reason = '';
+      entry.told = '';
       for (const other of this.#entries.values()) {
         if (!other.dial) continue;
         if (other.dial.id !== id) {
@@ -478,7 +482,10 @@ export class Links {
       entry.retryAt = soon;
     } else {
       const refused = !PASSING.has(code);
-      if (refused && entry.reason !== reason) this.#event('peer-refused', entry.name, reason);
+      if (refused && entry.told !== reason) {
+        entry.told = reason;
+        this.#event('peer-refused', entry.name, reason);
+      }
       entry.refused = refused;
       entry.reason = reason;
       entry.attempts += 1;

@@ -194,6 +194,18 @@ test('a peer that policy did not select is refused and seen', () => {
   assert.equal(kinds(links.select(['beta', 'nobody'], 3)), ['dial']);
 });
 
+test('a refusal is told once, also when others come between', () => {
+  const links = make();
+  let actions = links.start(0);
+  const told: string[] = [];
+  for (const code of ['DECISION', 'DUPLICATE', 'DECISION', 'BUSY', 'DECISION'] as const) {
+    const id = dialId(actions);
+    told.push(...kinds(links.ended(id, 'beta', refused(code, code), 0)));
+    actions = links.tick(links.nextDeadline());
+  }
+  assert.equal(told, ['peer-refused']);
+});
+
 test('a peer that tries while another is linked is refused, seen, and known to be reachable', () => {
   const links = make({ peers: ['beta', 'gamma'] });
   assert.is(links.status('beta').reachable, null);
