@@ -36,6 +36,8 @@ export interface Place {
   readonly timeouts: TimeoutsMs;
   /** Bytes of one node's disk unless a scenario says otherwise. */
   readonly backingBytes: number;
+  /** Starting a command takes so long that status is asked over the control socket. */
+  readonly commandsAreSlow: boolean;
   /** Blocks that one step of a scenario writes. */
   readonly blocks: number;
   /** Makes `count` disks (at most 4). */
@@ -60,6 +62,7 @@ export const nbdPlace: Place = {
     recoveryTimeout: 2_000,
   },
   backingBytes: 40 * MIB,
+  commandsAreSlow: false,
   blocks: 500,
   async disks(_t, directory, count, bytes) {
     const paths = Array.from({ length: count }, (_, index) => join(directory, `disk${index}`));
@@ -96,6 +99,7 @@ export const ublkPlace: Place = {
     recoveryTimeout: 8_000,
   },
   backingBytes: 40 * MIB,
+  commandsAreSlow: true,
   blocks: 150,
   async disks(t, _directory, count, bytes) {
     await modprobe(t, 'ublk_drv');

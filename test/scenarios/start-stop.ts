@@ -37,7 +37,7 @@ async function assertNothingLeft(node: ClusterNode): Promise<void> {
 
 export function startStopScenarios(place: Place): Scenario[] {
   const { kind } = place;
-  const rounds = kind === 'NBD' ? 20 : 8;
+  const rounds = kind === 'NBD' ? 20 : 6;
   return [
     scenario(
       `${kind}: killed and stopped at ${rounds} moments of its start, a primary always comes up the next time`,

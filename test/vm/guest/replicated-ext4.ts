@@ -3,7 +3,7 @@ import { strict as assert } from 'node:assert';
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { assertBetween, assertStatusJson } from '../../scenarios/checks.js';
+import { assertBetween, assertStatusShape } from '../../scenarios/checks.js';
 import { Cluster } from '../../scenarios/cluster.js';
 import { ublkPlace } from '../../scenarios/place.js';
 import {
@@ -74,7 +74,9 @@ export default [
       writeFiles(directory, 1);
       await fio.finish(120_000);
       await t.run(['sync', '--file-system', directory]);
-      const apart = await assertStatusJson(alpha);
+      const { stdout: printed } = await alpha.cli(['status', '--json']);
+      assertStatusShape(JSON.parse(printed));
+      const apart = await alpha.status();
       const dirty = apart.peers[0]!.dirty_bytes;
       assertBetween(dirty, 20 * 4096, apart.size_bytes / 2, 'dirty bytes');
 
