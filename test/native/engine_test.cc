@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <future>
 #include <optional>
@@ -58,8 +59,14 @@ class Client {
   // Shorter when the server closed.
   std::string receive(size_t bytes) {
     std::string data(bytes, '\0');
-    const ssize_t got = recv(fd_, data.data(), bytes, MSG_WAITALL);
-    data.resize(got < 0 ? 0 : static_cast<size_t>(got));
+    size_t got = 0;
+    while (got < bytes) {  // MSG_WAITALL may end early without an error or an end
+      const ssize_t part = recv(fd_, data.data() + got, bytes - got, MSG_WAITALL);
+      if (part < 0 && errno == EINTR) continue;
+      if (part <= 0) break;
+      got += static_cast<size_t>(part);
+    }
+    data.resize(got);
     return data;
   }
   uint64_t bytes = 0;
