@@ -6,7 +6,6 @@
 #include "addon/environment.h"
 #include "addon/options.h"
 #include "addon/value.h"
-#include "addon/words.h"
 #include "core/frame.h"
 
 namespace tidemark::addon {
@@ -76,7 +75,6 @@ Napi::Function VolumeObject::define(Napi::Env env) {
                          InstanceMethod("suspend", &VolumeObject::suspend),
                          InstanceMethod("resume", &VolumeObject::resume),
                          InstanceMethod("outdatePeer", &VolumeObject::outdate_peer),
-                         InstanceMethod("setPeerRole", &VolumeObject::set_peer_role),
                          InstanceMethod("startNbd", &VolumeObject::start_nbd),
                          InstanceMethod("startUblk", &VolumeObject::start_ublk),
                          InstanceMethod("stopFrontend", &VolumeObject::stop_frontend),
@@ -251,15 +249,6 @@ Napi::Value VolumeObject::outdate_peer(const Napi::CallbackInfo& info) {
   return call(env, [](Engine& engine, const Reply& reply) {
     engine.call([reply](Volume& volume) { volume.outdate_peer(answer_with(reply, kVolumeCodes)); });
   });
-}
-
-Napi::Value VolumeObject::set_peer_role(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  ArgumentReader reader(info, "setPeerRole");
-  const Role role = reader.word(reader.argument(0, "role"), kRoleWords);
-  if (reader.failed() || !usable(env)) return env.Undefined();
-  session_->engine().call([role](Volume& volume) { volume.set_peer_role(role); });
-  return env.Undefined();
 }
 
 // --- frontends ---

@@ -31,7 +31,6 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject>, private Session::Lis
   Napi::Value suspend(const Napi::CallbackInfo& info);
   Napi::Value resume(const Napi::CallbackInfo& info);
   Napi::Value outdate_peer(const Napi::CallbackInfo& info);
-  Napi::Value set_peer_role(const Napi::CallbackInfo& info);
   Napi::Value start_nbd(const Napi::CallbackInfo& info);
   Napi::Value start_ublk(const Napi::CallbackInfo& info);
   Napi::Value stop_frontend(const Napi::CallbackInfo& info);

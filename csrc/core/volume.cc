@@ -306,7 +306,6 @@ void Volume::link_prepare(const LinkParams& params, Done done) {
 bool Volume::link_start() { return impl_->link_start(); }
 void Volume::link_stop(const std::string& why) { impl_->link_stop(why); }
 bool Volume::send_control(const std::string& json) { return impl_->send_control(json); }
-void Volume::set_peer_role(Role role) { impl_->set_peer_role(role); }
 
 VolumeStatus Volume::status() const { return impl_->status(); }
 uint64_t Volume::size_bytes() const { return impl_->layout().geometry.volume_bytes; }

@@ -185,9 +185,7 @@ class Volume {
   bool link_start();
   void link_stop(const std::string& why);  // idempotent; kLinkDown and kLinkIdle follow
   bool send_control(
-      const std::string& json);   // a kControl frame; false when there is no link or no room
-  void set_peer_role(Role role);  // the peer's role changed while linked; the shells tell each
-                                  // other (docs/PROTOCOL.md)
+      const std::string& json);  // a kControl frame; false when there is no link or no room
 
   VolumeStatus status() const;
   uint64_t size_bytes() const;

@@ -19,7 +19,6 @@ import type {
   NativeVolume,
   NativeVolumeOptions,
   NbdOptions,
-  Role,
   UblkOptions,
 } from './native.ts';
 
@@ -151,10 +150,6 @@ class Volume implements NativeVolume {
 
   resume(): Promise<void> {
     return settle(() => this.#native.resume());
-  }
-
-  setPeerRole(role: Role): void {
-    run(() => this.#native.setPeerRole(role));
   }
 
   outdatePeer(): Promise<void> {

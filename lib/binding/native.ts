@@ -211,8 +211,6 @@ export interface NativeVolume {
   suspend(why: string): Promise<void>;
   resume(): Promise<void>;
   outdatePeer(): Promise<void>;
-  /** The peer's role changed while linked; the shells tell each other. */
-  setPeerRole(role: Role): void;
 
   /** Resolves with the device's path. */
   startNbd(options: NbdOptions): Promise<string>;

@@ -233,9 +233,6 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   async status(): Promise<ReplicationStatus> {
     this.#usable();
     const native = this.#native.status();
-    // The native one is that of the handshake.
-    const { peerRole } = this.#promotion;
-    if (peerRole !== null) native.peerRole = peerRole;
     return { native, links: this.#spec.peers.map((peer) => this.#linkStatus(peer.name, native)) };
   }
 
@@ -516,7 +513,6 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     if (answer) void this.#link.send(answer);
     if (verdict) this.#verdict = verdict;
     if (message.type === 'role' && message.role !== before) {
-      this.#native.setPeerRole(message.role);
       const text = `the peer is ${message.role}`;
       this.#emit({ kind: 'link-state', peer: session.peer, text });
     }

@@ -103,18 +103,6 @@ test('dump shows what is damaged, and what is not', async () => {
   }
 });
 
-test('setPeerRole takes the two roles', async () => {
-  const volume = await openScratch();
-  try {
-    volume.setPeerRole('primary');
-    volume.setPeerRole('secondary');
-    throws('ARGUMENT', () => volume.setPeerRole('Primary' as never));
-    throws('ARGUMENT', () => volume.setPeerRole(undefined as never));
-  } finally {
-    await volume.close();
-  }
-});
-
 test('a failure of the system carries errno and syscall', async () => {
   const backing = '/nonexistent/disk';
   for (const failure of [

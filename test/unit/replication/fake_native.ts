@@ -21,6 +21,9 @@ import { nativeState } from './duet.ts';
 const MAGIC = Buffer.from('FAKE');
 const HEADER_BYTES = 8;
 
+/** How one core tells the other its role, secondary or primary; nothing that the shell hears of. */
+const ROLE_FRAMES = ['secondary', 'primary'];
+
 function frame(json: string): Buffer {
   const body = Buffer.from(json);
   const header = Buffer.alloc(HEADER_BYTES);
@@ -150,6 +153,7 @@ export class FakeVolume implements NativeVolume {
   async #setRole(role: Role): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
     this.change({ role });
+    if (this.#link?.started) this.#send(ROLE_FRAMES[role === 'primary' ? 1 : 0]!);
     this.#emit({ kind: 'role', text: role });
   }
 
@@ -159,10 +163,6 @@ export class FakeVolume implements NativeVolume {
 
   demote(): Promise<void> {
     return this.#setRole('secondary');
-  }
-
-  setPeerRole(role: Role): void {
-    if (this.#link) this.#link.params.peerRole = role;
   }
 
   async invalidate(peerId: string): Promise<void> {
@@ -255,10 +255,14 @@ export class FakeVolume implements NativeVolume {
 
   async sendControl(json: string): Promise<boolean> {
     if (!this.#link?.started) return false;
+    this.#send(json);
+    return true;
+  }
+
+  #send(json: string): void {
     const wasEmpty = this.#out.length === 0;
     this.#out = Buffer.concat([this.#out, frame(json)]);
     if (wasEmpty) setImmediate(() => this.#callbacks.outgoing());
-    return true;
   }
 
   feed(bytes: Uint8Array): number {
@@ -270,7 +274,9 @@ export class FakeVolume implements NativeVolume {
       const next = this.#in.length === 0 ? null : cut(this.#in);
       if (!next) return taken;
       this.#in = this.#in.subarray(next.bytes);
-      this.#emit({ kind: 'control', text: next.json });
+      const role = ROLE_FRAMES.indexOf(next.json);
+      if (role < 0) this.#emit({ kind: 'control', text: next.json });
+      else this.#link.params.peerRole = role === 1 ? 'primary' : 'secondary';
     }
   }
 
