@@ -29,15 +29,6 @@ export function isLinked(connection: PeerLinkStatus['connection']): boolean {
   return LINKED.has(connection);
 }
 
-/**
- * What the peer said of its disk in the handshake. When nothing had to be copied the copies are equal, and a peer that
- * came as Outdated is that no more.
- */
-function peerDisk(link: PeerLinkStatus, native: NativeStatus): string {
-  const equal = link.connection === 'Connected' && native.peerDisk === 'Outdated';
-  return equal ? native.disk : native.peerDisk;
-}
-
 export function peerView(link: PeerLinkStatus, native: NativeStatus): PeerView {
   const slot = native.peers.find((peer) => peer.slot === link.slot);
   const connected = isLinked(link.connection);
@@ -48,7 +39,7 @@ export function peerView(link: PeerLinkStatus, native: NativeStatus): PeerView {
     connected,
     reachable: link.reachable,
     role: connected ? (native.peerRole === 'primary' ? 'Primary' : 'Secondary') : 'Unknown',
-    disk: connected ? peerDisk(link, native) : 'DUnknown',
+    disk: connected ? native.peerDisk : 'DUnknown',
     // A peer that was never met has nothing of the volume (R8: a slot never used is 'all dirty').
     dirtyChunks: slot?.dirtyChunks ?? volumeChunks,
     dirtyBytes: slot?.dirtyBytes ?? native.volumeBytes,

@@ -221,6 +221,19 @@ TEST_CASE("roles are exchanged over a standing link and both directions replicat
   CHECK(pair.write(pair.a, 0, 512, 1)->result == -EIO);
 }
 
+TEST_CASE("an outdated copy that lacks nothing is UpToDate on both nodes once it is linked") {
+  Pair pair(test_seed());
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().outdate_peer(done); }, &error));
+  REQUIRE(error == 0);
+  pair.cut();
+  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.a.id()).idle; }));
+  REQUIRE(pair.b.volume().status().disk == DiskState::kOutdated);
+  REQUIRE(pair.connect(nullptr, false));
+  CHECK(pair.a.volume().status().peer_disk == DiskState::kUpToDate);
+  CHECK(pair.b.volume().status().disk == DiskState::kUpToDate);
+}
+
 TEST_CASE("an outdated or inconsistent copy is not promoted without force") {
   Pair pair(test_seed());
   int error = 1;

@@ -169,16 +169,6 @@ test('a peer that was never met lacks the whole volume, and says why it is not c
   await daemon.stop(false);
 });
 
-test('a peer that came as Outdated and lacks nothing is shown as what this copy is', async () => {
-  const { daemon, fake } = harness();
-  await daemon.start();
-  fake.volumes.get('r0')!.status = connectedStatus({ peerDisk: 'Outdated' });
-  assert.is((await daemon.status()).volumes[0]!.peers[0]!.disk, 'UpToDate');
-  fake.volumes.get('r0')!.status.links[0]!.connection = 'SyncSource';
-  assert.is((await daemon.status()).volumes[0]!.peers[0]!.disk, 'Outdated');
-  await daemon.stop(false);
-});
-
 test('a device that cannot be served demotes the volume again, and the reason is told', async () => {
   const { daemon, fake, path } = harness();
   await daemon.start();
