@@ -3,26 +3,10 @@
 #include <initializer_list>
 
 #include "addon/words.h"
+#include "core/hex.h"
 
 namespace tidemark::addon {
 namespace {
-
-constexpr char kHexDigits[] = "0123456789abcdef";
-
-std::string hex_of(uint64_t value) {
-  std::string text(16, '0');
-  for (size_t i = 16; i-- > 0; value >>= 4) text[i] = kHexDigits[value & 15];
-  return text;
-}
-
-std::string hex_of(const Uuid& uuid) {
-  std::string text;
-  for (uint8_t byte : uuid.bytes) {
-    text += kHexDigits[byte >> 4];
-    text += kHexDigits[byte & 15];
-  }
-  return text;
-}
 
 // -1 stands for none.
 double slot_number(uint32_t slot) { return slot == kNoSlot ? -1 : static_cast<double>(slot); }
@@ -58,10 +42,10 @@ Napi::Array make_peers(Napi::Env env, const VolumeStatus& status) {
     if (!peer.in_use) continue;
     ObjectMaker maker(env);
     maker.count("slot", slot);
-    maker.text("nodeId", hex_of(peer.node_id));
+    maker.text("nodeId", hex(peer.node_id));
     maker.text("name", peer.name);
     maker.count("flags", peer.flags);
-    maker.text("bitmapGeneration", hex_of(peer.bitmap_generation));
+    maker.text("bitmapGeneration", hex(peer.bitmap_generation));
     maker.count("dirtyChunks", peer.dirty_chunks);
     maker.count("dirtyBytes", peer.dirty_bytes);
     peers.Set(used++, maker.object());
@@ -111,7 +95,7 @@ Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::s
   maker.count("logExtents", status.log_extents);
   maker.count("logHot", status.log_hot);
   maker.count("logTransactions", status.log_transactions);
-  maker.text("current", hex_of(status.current));
+  maker.text("current", hex(status.current));
   maker.count("flags", status.flags);
   maker.count("staleMapBlocks", status.stale_map_blocks);
   maker.flag("suspended", status.suspended);
@@ -139,17 +123,17 @@ Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::s
 
 Napi::Object make_handshake_state(Napi::Env env, const HandshakeState& state) {
   ObjectMaker maker(env);
-  maker.text("serial", hex_of(state.serial));
+  maker.text("serial", hex(state.serial));
   maker.flag("idle", state.idle);
   maker.text("role", text_of(state.role, kRoleWords));
   maker.text("disk", text_of(state.disk, kDiskWords));
   maker.count("volumeBytes", state.volume_bytes);
   maker.count("chunkBytes", state.chunk_bytes);
-  maker.text("nodeId", hex_of(state.node_id));
-  maker.text("current", hex_of(state.current));
-  maker.text("bitmap", hex_of(state.bitmap));
+  maker.text("nodeId", hex(state.node_id));
+  maker.text("current", hex(state.current));
+  maker.text("bitmap", hex(state.bitmap));
   std::vector<std::string> history;
-  for (uint64_t generation : state.history) history.push_back(hex_of(generation));
+  for (uint64_t generation : state.history) history.push_back(hex(generation));
   maker.value("history", make_texts(env, history));
   maker.count("flags", state.flags);
   maker.number("slot", slot_number(state.slot));
@@ -175,7 +159,7 @@ Napi::Object make_create_report(Napi::Env env, const CreateReport& report) {
   maker.count("metadataBytes", report.metadata_bytes);
   maker.count("dataOffset", report.data_offset);
   maker.count("metadataOffset", report.metadata_offset);
-  maker.text("nodeId", hex_of(report.node_id));
+  maker.text("nodeId", hex(report.node_id));
   maker.value("overwritten", make_texts(env, report.overwritten));
   maker.value("warnings", make_texts(env, report.warnings));
   return maker.object();

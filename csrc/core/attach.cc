@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "core/activity_log.h"
+#include "core/hex.h"
 #include "core/log_block.h"
 #include "core/map_block.h"
 
@@ -33,12 +33,6 @@ std::span<uint8_t, kBlockSize> block_at(const Buffer& buffer, uint64_t index) {
   return std::span<uint8_t, kBlockSize>(buffer.get() + index * kBlockSize, kBlockSize);
 }
 
-uint64_t first_word(const Uuid& id) {
-  uint64_t word = 0;
-  std::memcpy(&word, id.bytes, sizeof word);
-  return word;
-}
-
 MetadataError io_error(const char* what, int error) {
   return {"METADATA_IO", std::string(what) + " failed: " + std::strerror(-error)};
 }
@@ -59,34 +53,6 @@ std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layo
   return std::nullopt;
 }
 
-std::string hex(const Uuid& id) {
-  std::string out;
-  char two[3];
-  for (const uint8_t byte : id.bytes) {
-    std::snprintf(two, sizeof two, "%02x", byte);
-    out += two;
-  }
-  return out;
-}
-
-std::string error_code(SuperblockError error) {
-  switch (error) {
-    case SuperblockError::kNone:
-      return "";
-    case SuperblockError::kBlank:
-      return "METADATA_BLANK";
-    case SuperblockError::kForeign:
-      return "METADATA_FOREIGN";
-    case SuperblockError::kVersionNewer:
-    case SuperblockError::kVersionOlder:
-      return "METADATA_VERSION";
-    case SuperblockError::kChecksum:
-    case SuperblockError::kGeometry:
-      return "METADATA_DAMAGED";
-  }
-  return "METADATA_DAMAGED";
-}
-
 struct RingRead {
   LogReplay replay;
   std::vector<LogTransaction> transactions;
@@ -102,7 +68,7 @@ std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, con
       error != 0) {
     return io_error("reading the activity log", error);
   }
-  const LogBlockName name{first_word(sb.metadata_id), node_slot, layout.geometry.log_extents};
+  const LogBlockName name{sb.short_id(), node_slot, layout.geometry.log_extents};
   std::vector<const LogTransaction*> good(blocks, nullptr);
   const auto blank = std::make_unique<bool[]>(blocks);
   out->transactions.resize(blocks);
@@ -153,8 +119,7 @@ std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, con
       }
       std::array<uint64_t, kMapBlockWords> words;
       for (uint64_t index = 0; index < count; ++index) {
-        const MapBlockName name{first_word(sb.metadata_id), slot, at + index,
-                                layout.geometry.chunk_bytes};
+        const MapBlockName name{sb.short_id(), slot, at + index, layout.geometry.chunk_bytes};
         switch (parse_map_block(name, block_at(buffer, index), words)) {
           case MapBlockStatus::kGood:
             map->load_block(at + index, words);
@@ -189,9 +154,8 @@ std::optional<MetadataError> write_stale_maps(MetadataIo& io, const Attachment& 
     for (std::optional<uint64_t> block = map->next_stale(0); block;
          block = map->next_stale(*block + 1)) {
       map->begin_write(*block, words);
-      encode_map_block(
-          {first_word(attachment.superblock.metadata_id), slot, *block, map->chunk_bytes()}, words,
-          block_at(buffer, 0));
+      encode_map_block({attachment.superblock.short_id(), slot, *block, map->chunk_bytes()}, words,
+                       block_at(buffer, 0));
       if (const int error = io.write(attachment.layout.map_block(slot, *block) * kBlockSize,
                                      buffer.get(), kBlockSize);
           error != 0) {

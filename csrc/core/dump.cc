@@ -2,8 +2,6 @@
 // part is shown as far as it can be read, and nothing is written.
 #include <algorithm>
 #include <array>
-#include <cinttypes>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -13,6 +11,8 @@
 #include "core/activity_log.h"
 #include "core/attach.h"
 #include "core/dirty_map.h"
+#include "core/hex.h"
+#include "core/json.h"
 #include "core/log_block.h"
 #include "core/map_block.h"
 
@@ -42,58 +42,6 @@ class Blocks {
  private:
   std::unique_ptr<uint8_t, FreeBuffer> bytes_;
 };
-
-// An object or an array in the making: members with commas between them.
-class Json {
- public:
-  void number(const char* key, uint64_t value) { raw(key, std::to_string(value)); }
-  void flag(const char* key, bool value) { raw(key, value ? "true" : "false"); }
-  void text(const char* key, const std::string& value) { raw(key, quoted(value)); }
-  void raw(const char* key, const std::string& value) { item(quoted(key) + ": " + value); }
-  void item(const std::string& value) {
-    if (!members_.empty()) members_ += ", ";
-    members_ += value;
-  }
-  std::string object() const { return "{" + members_ + "}"; }
-  std::string array() const { return "[" + members_ + "]"; }
-
-  static std::string quoted(const std::string& text) {
-    std::string out = "\"";
-    for (const char c : text) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '"' || c == '\\') {
-        out += '\\';
-        out += c;
-      } else if (byte < 0x20) {
-        char escaped[8];
-        std::snprintf(escaped, sizeof escaped, "\\u%04x", byte);
-        out += escaped;
-      } else {
-        out += c;
-      }
-    }
-    return out + '"';
-  }
-
- private:
-  std::string members_;
-};
-
-std::string hex(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016" PRIx64, value);
-  return text;
-}
-
-std::string hex(const Uuid& id) {
-  std::string out;
-  char two[3];
-  for (const uint8_t byte : id.bytes) {
-    std::snprintf(two, sizeof two, "%02x", byte);
-    out += two;
-  }
-  return out;
-}
 
 template <size_t kBytes>
 std::string padded_text(const char (&text)[kBytes]) {
@@ -126,20 +74,6 @@ std::string flag_words(uint32_t flags, const FlagWord (&words)[kCount]) {
     if ((flags >> bit & 1) != 0) list.item(Json::quoted("bit_" + std::to_string(bit)));
   }
   return list.array();
-}
-
-const char* placement_word(Placement placement) {
-  switch (placement) {
-    case Placement::kEnd:
-      return "end";
-    case Placement::kStart:
-      return "start";
-    case Placement::kOffset:
-      return "offset";
-    case Placement::kExternal:
-      return "external";
-  }
-  return "unknown";
 }
 
 const char* status_word(SuperblockError error) {
@@ -186,7 +120,7 @@ void dump_fields(const Superblock& sb, Json* json) {
   json->text("metadata_id", hex(sb.metadata_id));
   json->text("node_id", hex(sb.node_id));
   json->raw("flags", flag_words(sb.flags, kNodeFlagWords));
-  json->text("placement", placement_word(sb.placement));
+  json->text("placement", placement_text(sb.placement));
   json->number("device_bytes", sb.device_bytes);
   json->number("block_bytes", sb.block_bytes);
   json->number("data_offset", sb.data_offset);
@@ -222,18 +156,12 @@ struct BlockCounts {
   }
 };
 
-uint64_t short_id(const Uuid& id) {
-  uint64_t word = 0;
-  std::memcpy(&word, id.bytes, sizeof word);
-  return word;
-}
-
 std::string dump_log(MetadataIo& io, const Superblock& sb, const Layout& layout,
                      uint32_t node_slot) {
   const uint64_t count = layout.log_ring_blocks;
   const uint64_t first = layout.log_first_block + node_slot * count;
   const uint64_t start = node_slot == sb.node_slot ? sb.log_start_number : 1;
-  const LogBlockName name{short_id(sb.metadata_id), node_slot, layout.geometry.log_extents};
+  const LogBlockName name{sb.short_id(), node_slot, layout.geometry.log_extents};
   Blocks block(1);
   BlockCounts counts;
   std::vector<LogTransaction> transactions(count);
@@ -292,8 +220,7 @@ std::string dump_map(MetadataIo& io, const Superblock& sb, const Layout& layout,
       continue;
     }
     for (uint64_t index = 0; index < count; ++index) {
-      const MapBlockName name{short_id(sb.metadata_id), slot, at + index,
-                              layout.geometry.chunk_bytes};
+      const MapBlockName name{sb.short_id(), slot, at + index, layout.geometry.chunk_bytes};
       switch (parse_map_block(name, blocks.at(index), words)) {
         case MapBlockStatus::kGood:
           ++counts.good;

@@ -98,6 +98,20 @@ std::optional<std::string> nothing_fits(uint64_t device_bytes, const Geometry& g
 
 }  // namespace
 
+const char* placement_text(Placement placement) {
+  switch (placement) {
+    case Placement::kEnd:
+      return "end";
+    case Placement::kStart:
+      return "start";
+    case Placement::kOffset:
+      return "offset";
+    case Placement::kExternal:
+      return "external";
+  }
+  return "unknown";
+}
+
 uint64_t Layout::log_block(uint32_t node_slot, uint64_t transaction) const {
   assert(node_slot < geometry.node_slots);
   return log_first_block + node_slot * log_ring_blocks + transaction % log_ring_blocks;

@@ -32,6 +32,7 @@ inline constexpr uint32_t kExtentBytesMax = 1u << 30;
 static_assert(kVolumeBytesMax / kExtentBytesMin < UINT32_MAX);
 
 enum class Placement : uint8_t { kEnd = 0, kStart = 1, kOffset = 2, kExternal = 3 };
+const char* placement_text(Placement placement);  // "end", "start", "offset", "external"
 
 struct Geometry {
   uint64_t volume_bytes = 0;  // what users see

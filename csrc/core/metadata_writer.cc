@@ -16,12 +16,6 @@ std::span<uint8_t, kBlockSize> as_block(uint8_t* buffer) {
   return std::span<uint8_t, kBlockSize>(buffer, kBlockSize);
 }
 
-uint64_t first_word(const Uuid& id) {
-  uint64_t word = 0;
-  std::memcpy(&word, id.bytes, sizeof word);
-  return word;
-}
-
 }  // namespace
 
 MetadataWriter::MetadataWriter(Parts parts)
@@ -30,7 +24,7 @@ MetadataWriter::MetadataWriter(Parts parts)
       layout_(parts.layout),
       maps_(parts.maps),
       shares_device_(parts.shares_device),
-      metadata_id_(first_word(parts.superblock.metadata_id)) {
+      metadata_id_(parts.superblock.short_id()) {
   superblock_buffer_ = host_.buffer_get(kBlockSize);
   log_buffer_ = host_.buffer_get(kBlockSize);
   check(superblock_buffer_ != nullptr && log_buffer_ != nullptr, "no buffers for metadata");

@@ -273,6 +273,29 @@ void Superblock::push_history(uint64_t generation) {
   history[0] = generation;
 }
 
+uint64_t Superblock::short_id() const {
+  uint64_t word = 0;
+  std::memcpy(&word, metadata_id.bytes, sizeof word);
+  return word;
+}
+
+const char* error_code(SuperblockError error) {
+  switch (error) {
+    case SuperblockError::kBlank:
+      return "METADATA_BLANK";
+    case SuperblockError::kForeign:
+      return "METADATA_FOREIGN";
+    case SuperblockError::kVersionNewer:
+    case SuperblockError::kVersionOlder:
+      return "METADATA_VERSION";
+    case SuperblockError::kNone:
+    case SuperblockError::kChecksum:
+    case SuperblockError::kGeometry:
+      break;
+  }
+  return "METADATA_DAMAGED";
+}
+
 std::optional<std::string> check_superblock(const Superblock& sb) {
   if (sb.metadata_id.is_zero()) return "the metadata has no identity";
   if (sb.node_id.is_zero()) return "the node has no identity";

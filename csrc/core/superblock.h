@@ -86,6 +86,8 @@ struct Superblock {
   // Move a generation to the front of the history (0 and 1 are not kept; a repeated one is not
   // added twice in a row).
   void push_history(uint64_t generation);
+  // What map and log blocks carry of `metadata_id`.
+  uint64_t short_id() const;
 };
 
 // What is wrong with the fields, as parse_superblock() would say it, or nothing.
@@ -103,6 +105,8 @@ enum class SuperblockError : uint8_t {
   kChecksum,
   kGeometry,  // fields out of range, or not consistent with each other
 };
+// METADATA_BLANK, METADATA_FOREIGN, METADATA_VERSION or METADATA_DAMAGED; not for kNone.
+const char* error_code(SuperblockError error);
 struct SuperblockParse {
   SuperblockError error = SuperblockError::kNone;
   std::string message;  // names what was found and what was expected

@@ -1,34 +1,11 @@
-#include <cstdio>
-
 #include "core/attach.h"
+#include "core/json.h"
 #include "engine/backing.h"
 #include "engine/create.h"
 #include "engine/metadata_file.h"
 #include "engine/metadata_place.h"
 
 namespace tidemark {
-namespace {
-
-std::string json_string(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", byte);
-      out += escaped;
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
-}  // namespace
-
 std::optional<EngineError> dump_volume(const DumpOptions& options, std::string* json) {
   const bool external = options.placement == Placement::kExternal;
   if (options.metadata_path.empty() == external) {
@@ -48,17 +25,18 @@ std::optional<EngineError> dump_volume(const DumpOptions& options, std::string* 
     place.warnings.push_back(error.message);
   }
   MetadataFile file(*device, place.offset, place.bytes);
-  std::string warnings;
-  for (const std::string& warning : place.warnings) {
-    warnings += (warnings.empty() ? "" : ", ") + json_string(warning);
-  }
-  *json = "{\"device\": " + json_string(device->path()) +
-          ", \"placement\": " + json_string(placement_text(options.placement)) +
-          ", \"device_bytes\": " + std::to_string(device->device_bytes()) +
-          ", \"area_offset\": " + std::to_string(place.offset) +
-          ", \"area_bytes\": " + std::to_string(place.bytes) +
-          ", \"locked\": " + (device->locked() ? "true" : "false") + ", \"warnings\": [" +
-          warnings + "], \"metadata\": " + dump_metadata(file, place.bytes) + "}";
+  Json warnings;
+  for (const std::string& warning : place.warnings) warnings.item(Json::quoted(warning));
+  Json all;
+  all.text("device", device->path());
+  all.text("placement", placement_text(options.placement));
+  all.number("device_bytes", device->device_bytes());
+  all.number("area_offset", place.offset);
+  all.number("area_bytes", place.bytes);
+  all.flag("locked", device->locked());
+  all.raw("warnings", warnings.array());
+  all.raw("metadata", dump_metadata(file, place.bytes));
+  *json = all.object();
   return std::nullopt;
 }
 

@@ -57,20 +57,6 @@ bool scan_for_twin(MetadataFile& file, uint64_t first, uint64_t end, Placement p
   return false;
 }
 
-std::string code_of(SuperblockError error) {
-  switch (error) {
-    case SuperblockError::kBlank:
-      return "METADATA_BLANK";
-    case SuperblockError::kForeign:
-      return "METADATA_FOREIGN";
-    case SuperblockError::kVersionNewer:
-    case SuperblockError::kVersionOlder:
-      return "METADATA_VERSION";
-    default:
-      return "METADATA_DAMAGED";
-  }
-}
-
 std::string way_out(SuperblockError error) {
   switch (error) {
     case SuperblockError::kBlank:
@@ -85,20 +71,6 @@ std::string way_out(SuperblockError error) {
 }
 
 }  // namespace
-
-const char* placement_text(Placement placement) {
-  switch (placement) {
-    case Placement::kEnd:
-      return "end";
-    case Placement::kStart:
-      return "start";
-    case Placement::kOffset:
-      return "offset";
-    case Placement::kExternal:
-      return "external";
-  }
-  return "unknown";
-}
 
 bool find_metadata(const Backing& device, Placement placement, uint64_t offset_bytes,
                    MetadataPlace* out, EngineError* error) {
@@ -141,7 +113,7 @@ bool find_metadata(const Backing& device, Placement placement, uint64_t offset_b
       return true;
     }
   }
-  *error = {code_of(parse.error), 0, "", where + ": " + parse.message + way_out(parse.error)};
+  *error = {error_code(parse.error), 0, "", where + ": " + parse.message + way_out(parse.error)};
   return false;
 }
 

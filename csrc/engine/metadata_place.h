@@ -24,6 +24,4 @@ struct MetadataPlace {
 bool find_metadata(const Backing& device, Placement placement, uint64_t offset_bytes,
                    MetadataPlace* out, EngineError* error);
 
-const char* placement_text(Placement placement);  // "end", "start", "offset", "external"
-
 }  // namespace tidemark
