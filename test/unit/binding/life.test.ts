@@ -2,7 +2,9 @@
 
 import { execFile } from 'node:child_process';
 import { rmSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
@@ -15,14 +17,20 @@ const CHILD = fileURLToPath(
   new URL(`../../../build/life-${process.pid}/life-child.mjs`, import.meta.url),
 );
 
+/** Its temporary files are in a folder that is removed here: a worker that is terminated removes nothing. */
 async function child(...args: string[]): Promise<string> {
-  const { stdout, stderr } = await promisify(execFile)(
-    process.execPath,
-    ['--enable-source-maps', '--expose-gc', CHILD, ...args],
-    { timeout: LIMIT_MS, killSignal: 'SIGKILL' },
-  );
-  assert.is(stderr, '', args.join(' '));
-  return stdout;
+  const folder = await mkdtemp(join(tmpdir(), 'tidemark-life-'));
+  try {
+    const { stdout, stderr } = await promisify(execFile)(
+      process.execPath,
+      ['--enable-source-maps', '--expose-gc', CHILD, ...args],
+      { timeout: LIMIT_MS, killSignal: 'SIGKILL', env: { ...process.env, TMPDIR: folder } },
+    );
+    assert.is(stderr, '', args.join(' '));
+    return stdout;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 process.on('exit', () => rmSync(dirname(CHILD), { recursive: true, force: true }));
