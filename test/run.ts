@@ -115,7 +115,7 @@ const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
       name: file,
       command: process.execPath,
       args: [...NODE_TS, file],
-      limitMs: 3 * MINUTE_MS,
+      limitMs: 6 * MINUTE_MS,
       read: readUvuCounts,
     })),
   vm: async () => [
