@@ -13,6 +13,7 @@ import type { AttachReport } from '../binding/native.ts';
 import type { VolumeConfig } from '../config/resolved.ts';
 import { Evaluator, type PolicyCaller } from '../policy/evaluator.ts';
 import type { Replication, ReplicationEvent } from '../replication/api.ts';
+import { type Clock, systemClock } from '../replication/clock.ts';
 import type { DeviceRecord } from './device_record.ts';
 import { ResyncMeter } from './resync_meter.ts';
 import { frontendSpec, volumeSpec } from './specs.ts';
@@ -27,10 +28,11 @@ const PEER_EVENTS = new Set(['peer-up', 'peer-down', 'peer-seen', 'peer-refused'
 
 export interface VolumeContext {
   replication: Replication;
-  record: DeviceRecord;
+  record: Pick<DeviceRecord, 'read' | 'write' | 'remove' | 'deviceExists'>;
   callPolicy: PolicyCaller;
   secret: string | null;
-  log: Logger;
+  log: Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>;
+  clock?: Clock;
 }
 
 export class ControlledVolume {
@@ -38,7 +40,8 @@ export class ControlledVolume {
   private readonly context: VolumeContext;
   private readonly evaluator: Evaluator;
   private readonly meter = new ResyncMeter();
-  private sampler: NodeJS.Timeout | null = null;
+  private readonly clock: Clock;
+  private stopSampling: () => void = () => {};
   private sampling = false;
   private turn: Promise<unknown> = Promise.resolve();
   private attached = false;
@@ -54,6 +57,7 @@ export class ControlledVolume {
   constructor(config: VolumeConfig, context: VolumeContext) {
     this.config = config;
     this.context = context;
+    this.clock = context.clock ?? systemClock;
     this.evaluator = new Evaluator(config, {
       call: context.callPolicy,
       apply: (values) => {
@@ -63,7 +67,7 @@ export class ControlledVolume {
         });
       },
       report: (message) => context.log.warn({ volume: this.name }, `policy: ${message}`),
-      now: () => performance.now(),
+      now: () => this.clock.now(),
     });
   }
 
@@ -105,8 +109,7 @@ export class ControlledVolume {
     // Before the first dial, so that a function decides about the first peer too.
     this.evaluator.peersChanged(await replication.status(this.name));
     await this.evaluator.settled();
-    this.sampler = setInterval(() => void this.sample(), SAMPLE_MS);
-    this.sampler.unref();
+    this.stopSampling = this.clock.every(SAMPLE_MS, () => void this.sample());
     // The crash of another volume's daemon leaves devices too: one that is neither noted as ours nor fits a crash of
     // ours is not touched.
     if (waiting !== null && (waiting.noted || report.crashedPrimary)) {
@@ -146,9 +149,9 @@ export class ControlledVolume {
   private async retryRecovery(): Promise<void> {
     while (this.pendingDevice !== null && !this.closing) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, RECOVERY_RETRY_MS);
+        const cancel = this.clock.after(RECOVERY_RETRY_MS, resolve);
         this.wakeRecovery = () => {
-          clearTimeout(timer);
+          cancel();
           resolve();
         };
       });
@@ -357,7 +360,7 @@ export class ControlledVolume {
     this.closing = true;
     this.wakeRecovery?.();
     this.evaluator.stop();
-    if (this.sampler) clearInterval(this.sampler);
+    this.stopSampling();
     await this.recoveryLoop;
     if (!this.attached) return;
     await this.inTurn(() => this.context.replication.close(this.name));

@@ -9,12 +9,19 @@
  * Memory of the send ring is handed to the socket as it is: one write at a time is under way, and the ring is told that the
  * bytes are consumed when the socket is done with them. So the ring must not be reset before `closed` resolves.
  */
-import { connect, type Socket } from 'node:net';
 import type { NativeAddon, NativeVolume } from '../binding/native.ts';
+import type { Clock } from './clock.ts';
 import { type HandshakeMessage, MESSAGE_BYTES_MAX } from './messages.ts';
+import type { Address, Stream, Transport } from './transport.ts';
 
 export type Codec = Pick<NativeAddon, 'encodeHandshake' | 'parseHandshake'>;
 export type LinkBytes = Pick<NativeVolume, 'feed' | 'outgoing' | 'consumed'>;
+
+export interface ConnectionWorld {
+  addon: Codec;
+  clock: Clock;
+  transport: Transport;
+}
 
 export interface ConnectionHandler {
   opened(): void;
@@ -26,8 +33,6 @@ export interface ConnectionHandler {
 
 /** A frame's header and more than that. */
 const FRAME_OVERHEAD_BYTES = 4096;
-/** Sockets that dial read into one buffer of this size, which costs less than a buffer for each read. */
-const READ_BUFFER_BYTES = 256 * 1024;
 /** Bytes of one write: small enough that the ring's room comes back while the rest is being sent. */
 const WRITE_BYTES_MAX = 1 << 20;
 /** How long a last message may take to leave. */
@@ -35,9 +40,10 @@ const FINISH_MS = 1_000;
 
 export class Connection {
   readonly #codec: Codec;
-  readonly #socket: Socket;
+  readonly #clock: Clock;
+  readonly #stream: Stream;
   readonly incoming: boolean;
-  /** The socket is gone, and with it every use of the send ring's memory. */
+  /** The stream is gone, and with it every use of the send ring's memory. */
   readonly closed: Promise<void>;
   handler: ConnectionHandler | null = null;
   #mode: 'messages' | 'held' | 'link' | 'ended' = 'messages';
@@ -45,70 +51,60 @@ export class Connection {
   #link: LinkBytes | null = null;
   #writing = false;
   #reason = '';
+  #cancelFinish: () => void = () => {};
 
-  private constructor(socket: Socket, codec: Codec, incoming: boolean) {
-    this.#socket = socket;
-    this.#codec = codec;
+  private constructor(
+    stream: Stream,
+    { addon, clock }: Pick<ConnectionWorld, 'addon' | 'clock'>,
+    incoming: boolean,
+  ) {
+    this.#stream = stream;
+    this.#codec = addon;
+    this.#clock = clock;
     this.incoming = incoming;
-    socket.setNoDelay(true);
-    socket.on('error', (error) => {
-      this.#reason ||= error.message;
-    });
-    socket.on('end', () => {
-      this.#reason ||= 'the peer closed the connection';
-    });
     this.closed = new Promise((resolve) => {
-      socket.on('close', () => {
-        this.#mode = 'ended';
-        resolve();
-        this.handler?.closed(this.#reason || 'the connection was closed');
-      });
+      stream.handler = {
+        opened: () => this.handler?.opened(),
+        received: (bytes, reused) => this.receive(bytes, reused),
+        ending: (reason) => {
+          this.#reason ||= reason;
+        },
+        closed: () => {
+          this.#mode = 'ended';
+          this.#cancelFinish();
+          resolve();
+          this.handler?.closed(this.#reason || 'the connection was closed');
+        },
+      };
     });
   }
 
-  static dial(address: { host: string; port: number }, codec: Codec): Connection {
-    const buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-    let connection: Connection | null = null;
-    const socket = connect({
-      ...address,
-      onread: {
-        buffer,
-        // The buffer is used again after the callback, so that what is kept is copied.
-        callback: (bytes) => connection?.receive(buffer.subarray(0, bytes), true) ?? true,
-      },
-    });
-    connection = new Connection(socket, codec, false);
-    socket.on('connect', () => connection.handler?.opened());
-    return connection;
+  static dial(address: Address, world: ConnectionWorld): Connection {
+    return new Connection(world.transport.dial(address), world, false);
   }
 
-  static accepted(socket: Socket, codec: Codec): Connection {
-    const connection = new Connection(socket, codec, true);
-    // Accepted sockets do not know `onread`.
-    socket.on('data', (bytes: Buffer) => {
-      if (!connection.receive(bytes, false)) socket.pause();
-    });
-    return connection;
+  static accepted(stream: Stream, world: Pick<ConnectionWorld, 'addon' | 'clock'>): Connection {
+    return new Connection(stream, world, true);
   }
 
   get localAddress(): string | undefined {
-    return this.#socket.localAddress;
+    return this.#stream.localAddress;
   }
 
   get remoteAddress(): string | undefined {
-    return this.#socket.remoteAddress;
+    return this.#stream.remoteAddress;
   }
 
   send(message: HandshakeMessage): void {
-    if (this.#mode === 'ended' || !this.#socket.writable) return;
-    this.#socket.write(this.#codec.encodeHandshake(JSON.stringify(message)));
+    if (this.#mode === 'ended' || !this.#stream.writable) return;
+    this.#stream.write(this.#codec.encodeHandshake(JSON.stringify(message)));
   }
 
   /** No more messages: what comes now is kept for the link. */
   hold(): void {
     if (this.#mode !== 'messages') return;
     this.#mode = 'held';
-    this.#socket.pause();
+    this.#stream.pause();
   }
 
   /** From here on bytes go between the socket and the native volume. */
@@ -128,7 +124,7 @@ export class Connection {
       if (this.#unread.length > 0) return;
       this.#unread = Buffer.alloc(0);
     }
-    this.#socket.resume();
+    this.#stream.resume();
   }
 
   /** The send ring is not empty. */
@@ -137,7 +133,7 @@ export class Connection {
     const bytes = this.#link!.outgoing().subarray(0, WRITE_BYTES_MAX);
     if (bytes.length === 0) return;
     this.#writing = true;
-    this.#socket.write(bytes, (error) => {
+    this.#stream.write(bytes, (error) => {
       this.#writing = false;
       if (error || this.#mode !== 'link') return;
       this.#link!.consumed(bytes.length);
@@ -149,20 +145,19 @@ export class Connection {
   finish(): void {
     if (this.#mode === 'ended') return;
     this.#mode = 'ended';
-    this.#socket.destroySoon();
-    const timer = setTimeout(() => this.#socket.destroy(), FINISH_MS);
-    this.#socket.once('close', () => clearTimeout(timer));
+    this.#stream.destroySoon();
+    this.#cancelFinish = this.#clock.after(FINISH_MS, () => this.#stream.destroy());
     // What still comes is thrown away; without reading, the end of the peer is not seen.
-    this.#socket.resume();
+    this.#stream.resume();
   }
 
   /** Ends at once. */
   destroy(): void {
     this.#mode = 'ended';
-    this.#socket.destroy();
+    this.#stream.destroy();
   }
 
-  /** Returns false to pause the socket. */
+  /** Returns false to pause the stream. */
   receive(bytes: Buffer, reused: boolean): boolean {
     if (this.#mode === 'ended') return true;
     if (this.#mode === 'link') return this.#receiveLink(bytes, reused);

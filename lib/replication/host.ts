@@ -1,4 +1,5 @@
 /** All volumes of the process, as the worker holds them. Behind the message port stands exactly this. */
+import { randomBytes } from 'node:crypto';
 import { TidemarkError } from '../binding/errors.ts';
 import type { AttachReport, NativeAddon } from '../binding/native.ts';
 import type {
@@ -11,13 +12,16 @@ import type {
 } from './api.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { Listeners } from './listener.ts';
+import { netTransport, type Transport } from './transport.ts';
 import { ReplicatedVolume, type VolumeWorld } from './volume.ts';
 
 export interface HostOptions {
   addon: NativeAddon;
   emit(event: ReplicationEvent): void;
   clock?: Clock;
+  transport?: Transport;
   random?: () => number;
+  randomBytes?: (bytes: number) => Buffer;
 }
 
 type Calls = Omit<Replication, 'onEvent' | 'onExit'>;
@@ -30,11 +34,14 @@ export class ReplicationHost implements Calls {
 
   constructor(options: HostOptions) {
     const clock = options.clock ?? systemClock;
+    const transport = options.transport ?? netTransport;
     this.#world = {
       addon: options.addon,
       clock,
+      transport,
       random: options.random ?? Math.random,
-      listeners: new Listeners(options.addon, clock),
+      randomBytes: options.randomBytes ?? randomBytes,
+      listeners: new Listeners({ addon: options.addon, clock, transport }),
       emit: options.emit,
     };
   }

@@ -5,21 +5,15 @@
  * Whoever connects can cost a socket and 10 s, and no more: the number of connections that did not yet prove themselves
  * is bounded, and so is what each of them may send.
  */
-import { createServer, type Server, type Socket } from 'node:net';
-import type { Clock } from './clock.ts';
-import { type Codec, Connection } from './connection.ts';
+import { Connection, type ConnectionWorld } from './connection.ts';
 import { type HelloMessage, parseMessage, type RefusalCode } from './messages.ts';
 import { HANDSHAKE_MS } from './session.ts';
+import type { Address, Listening, Stream } from './transport.ts';
 
 /** Connections of one listening socket that did not yet prove themselves. */
 export const HALF_OPEN_MAX = 64;
 /** How long after a failure to listen it is tried again. */
 export const LISTEN_RETRY_MS = 1_000;
-
-export interface ListenAddress {
-  host: string;
-  port: number;
-}
 
 /** A volume that takes connections. */
 export interface Acceptor {
@@ -31,18 +25,18 @@ export interface Acceptor {
 }
 
 interface Door {
-  address: ListenAddress;
+  address: Address;
   acceptors: Map<string, Acceptor>;
-  server: Server | null;
+  server: Listening | null;
   cancelRetry: () => void;
   halfOpen: Set<Connection>;
   /** Why it does not listen. */
   error: string | null;
 }
 
-const doorKey = (address: ListenAddress) => `${address.host}\n${address.port}`;
+const doorKey = (address: Address) => `${address.host}\n${address.port}`;
 
-function explain(address: ListenAddress, error: NodeJS.ErrnoException): string {
+function explain(address: Address, error: NodeJS.ErrnoException): string {
   const where = `${address.host}:${address.port}`;
   if (error.code === 'EADDRINUSE') {
     return `cannot listen on ${where}: another program uses this address (EADDRINUSE)`;
@@ -54,17 +48,15 @@ function explain(address: ListenAddress, error: NodeJS.ErrnoException): string {
 }
 
 export class Listeners {
-  readonly #codec: Codec;
-  readonly #clock: Clock;
+  readonly #world: ConnectionWorld;
   readonly #doors = new Map<string, Door>();
 
-  constructor(codec: Codec, clock: Clock) {
-    this.#codec = codec;
-    this.#clock = clock;
+  constructor(world: ConnectionWorld) {
+    this.#world = world;
   }
 
   /** Resolves when the first attempt to listen has succeeded or failed; a failed one is tried again. */
-  add(address: ListenAddress, acceptor: Acceptor): Promise<void> {
+  add(address: Address, acceptor: Acceptor): Promise<void> {
     const key = doorKey(address);
     const known = this.#doors.get(key);
     if (known) {
@@ -85,7 +77,7 @@ export class Listeners {
   }
 
   /** Resolves when the address is free again, if this was its last volume. */
-  async remove(address: ListenAddress, acceptor: Acceptor): Promise<void> {
+  async remove(address: Address, acceptor: Acceptor): Promise<void> {
     const key = doorKey(address);
     const door = this.#doors.get(key);
     if (!door || door.acceptors.get(acceptor.name) !== acceptor) return;
@@ -94,44 +86,44 @@ export class Listeners {
     this.#doors.delete(key);
     door.cancelRetry();
     for (const connection of door.halfOpen) connection.destroy();
-    const { server } = door;
-    // The callback of close() would wait for every connection; the address is free before.
-    server?.close();
-    await new Promise((resolve) => setImmediate(resolve));
+    await door.server?.close();
   }
 
   #listen(door: Door): Promise<void> {
     return new Promise((resolve) => {
-      const server = createServer({ noDelay: true }, (socket) => this.#connected(door, socket));
-      door.server = server;
+      const isRemoved = () => this.#doors.get(doorKey(door.address)) !== door;
       const tell = (error: string | null) => {
         const changed = door.error !== error;
         door.error = error;
         if (changed) for (const acceptor of door.acceptors.values()) acceptor.listening(error);
         resolve();
       };
-      server.on('error', (error) => {
-        tell(explain(door.address, error));
-        server.close();
-        if (this.#doors.get(doorKey(door.address)) !== door) return;
-        door.cancelRetry = this.#clock.after(LISTEN_RETRY_MS, () => void this.#listen(door));
+      const { clock, transport } = this.#world;
+      const server = transport.listen(door.address, {
+        listening: () => {
+          tell(null);
+          // Removed while the name was looked up.
+          if (isRemoved()) void server.close();
+        },
+        failed: (error) => {
+          tell(explain(door.address, error));
+          if (isRemoved()) return;
+          door.cancelRetry = clock.after(LISTEN_RETRY_MS, () => void this.#listen(door));
+        },
+        connection: (stream) => this.#connected(door, stream),
       });
-      server.listen({ host: door.address.host, port: door.address.port }, () => {
-        tell(null);
-        // Removed while the name was looked up.
-        if (this.#doors.get(doorKey(door.address)) !== door) server.close();
-      });
+      door.server = server;
     });
   }
 
-  #connected(door: Door, socket: Socket): void {
+  #connected(door: Door, stream: Stream): void {
     if (door.halfOpen.size >= HALF_OPEN_MAX) {
-      socket.destroy();
+      stream.destroy();
       return;
     }
-    const connection = Connection.accepted(socket, this.#codec);
+    const connection = Connection.accepted(stream, this.#world);
     door.halfOpen.add(connection);
-    const cancelTimer = this.#clock.after(HANDSHAKE_MS, () => connection.destroy());
+    const cancelTimer = this.#world.clock.after(HANDSHAKE_MS, () => connection.destroy());
     const settled = () => {
       cancelTimer();
       door.halfOpen.delete(connection);

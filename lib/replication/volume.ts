@@ -2,7 +2,6 @@
  * One replicated volume in the worker: the native volume, its links to the peers, its role. The shell around the state machines
  * links.ts, handshake.ts and promotion.ts: it runs their actions and feeds them what happens.
  */
-import { randomBytes } from 'node:crypto';
 import { TidemarkError } from '../binding/errors.ts';
 import type {
   AttachReport,
@@ -37,12 +36,16 @@ import { HANG_UP_MS, type LinkEnd, NativeLink } from './native_link.ts';
 import { PeerBook } from './peer_book.ts';
 import { PROMOTE_ANSWER_MS, Promotion, parseControl, type Verdict } from './promotion.ts';
 import { SETTLE_MS, Session, type SessionOwner } from './session.ts';
+import type { Transport } from './transport.ts';
 
 export interface VolumeWorld {
   addon: NativeAddon;
   clock: Clock;
+  transport: Transport;
   /** 0 <= value < 1, for jitter. */
   random(): number;
+  /** For nonces and generations: nobody can guess them. */
+  randomBytes(bytes: number): Buffer;
   listeners: Listeners;
   emit(event: ReplicationEvent): void;
 }
@@ -65,7 +68,7 @@ const OF_THE_LINK: ReadonlySet<NativeEventKind> = new Set([
   'syncFinished',
 ]);
 
-function freshGeneration(): string {
+function freshGeneration({ randomBytes }: Pick<VolumeWorld, 'randomBytes'>): string {
   let generation = '';
   do generation = randomBytes(8).toString('hex');
   while (generation <= GENERATION_JUST_CREATED);
@@ -444,8 +447,8 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       isLoopback: () =>
         isLoopbackAddress(connection.localAddress) && isLoopbackAddress(connection.remoteAddress),
       protocol: peer.protocol,
-      nonce: randomBytes(NONCE_BYTES).toString('hex'),
-      syncGeneration: freshGeneration(),
+      nonce: this.#world.randomBytes(NONCE_BYTES).toString('hex'),
+      syncGeneration: freshGeneration(this.#world),
     });
     const { clock } = this.#world;
     const session = new Session(id, peer.name, connection, handshake, this, clock, settled);
@@ -468,7 +471,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     switch (action.do) {
       case 'dial': {
         const peer = this.#spec.peers.find((each) => each.name === action.peer)!;
-        const connection = Connection.dial({ host: peer.host, port: peer.port }, this.#world.addon);
+        const connection = Connection.dial({ host: peer.host, port: peer.port }, this.#world);
         this.#session(action.id, peer, connection, () => {}).dial(this.#spec.connectTimeoutMs);
         break;
       }

@@ -2,12 +2,15 @@ import { createHash } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { systemClock } from '../../../lib/replication/clock.ts';
 import { Connection, type LinkBytes } from '../../../lib/replication/connection.ts';
 import type { HandshakeMessage } from '../../../lib/replication/messages.ts';
+import { acceptedStream, netTransport } from '../../../lib/replication/transport.ts';
 import { FakeAddon } from './fake_native.ts';
 import { type Random, seededRandom } from './random.ts';
 
 const codec = new FakeAddon();
+const world = { addon: codec, clock: systemClock, transport: netTransport };
 
 /** Both ends of a connection over loopback. */
 async function ends(): Promise<{ dialled: Connection; accepted: Connection; server: Server }> {
@@ -15,9 +18,11 @@ async function ends(): Promise<{ dialled: Connection; accepted: Connection; serv
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
   const accepting = new Promise<Connection>((resolve) => {
-    server.once('connection', (socket) => resolve(Connection.accepted(socket, codec)));
+    server.once('connection', (socket) =>
+      resolve(Connection.accepted(acceptedStream(socket), world)),
+    );
   });
-  const dialled = Connection.dial({ host: '127.0.0.1', port }, codec);
+  const dialled = Connection.dial({ host: '127.0.0.1', port }, world);
   await new Promise<void>((resolve) => {
     dialled.handler = { opened: resolve, message() {}, garbage() {}, closed() {} };
   });
@@ -212,7 +217,7 @@ test('nobody there: closed, with the reason', async () => {
   const { dialled, accepted, server } = await ends();
   const { port } = server.address() as { port: number };
   await close(dialled, accepted, server);
-  const lonely = Connection.dial({ host: '127.0.0.1', port }, codec);
+  const lonely = Connection.dial({ host: '127.0.0.1', port }, world);
   const log = listen(lonely);
   await lonely.closed;
   assert.match(log.closed[0]!, /ECONNREFUSED/);

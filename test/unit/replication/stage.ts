@@ -14,6 +14,11 @@ export const fastClock: Clock = {
     const timer = setTimeout(callback, Math.max(0, ms) / SPEED);
     return () => clearTimeout(timer);
   },
+  every(ms, callback) {
+    const timer = setInterval(callback, ms / SPEED);
+    timer.unref();
+    return () => clearInterval(timer);
+  },
 };
 
 export async function freePort(): Promise<number> {
