@@ -136,10 +136,26 @@ export class Ledger {
     return count;
   }
 
-  /** Throws unless every block has a version that it may have; learns which of them it has. */
-  async verify(device: Pick<Device, 'read'>, what: string): Promise<void> {
+  /** Blocks that were ever written. */
+  get written(): number[] {
+    const list: number[] = [];
+    for (let block = 0; block < this.blocks; block += 1) {
+      if (this.versions[block]! > 0) list.push(block);
+    }
+    return list;
+  }
+
+  /** As verify(), of the blocks that were ever written alone. */
+  async verifyWritten(device: Pick<Device, 'read'>, what: string): Promise<void> {
+    for (const block of this.written) {
+      this.judge(block, await device.read(block * BLOCK_BYTES, BLOCK_BYTES), what);
+    }
+  }
+
+  /** Throws unless every block (from `first` on) has a version that it may have; learns which of them it has. */
+  async verify(device: Pick<Device, 'read'>, what: string, first = 0): Promise<void> {
     const step = 32;
-    for (let from = 0; from < this.blocks; from += step) {
+    for (let from = first; from < this.blocks; from += step) {
       const count = Math.min(step, this.blocks - from);
       const data = await device.read(from * BLOCK_BYTES, count * BLOCK_BYTES);
       for (let i = 0; i < count; i += 1) {

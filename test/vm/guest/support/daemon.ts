@@ -64,6 +64,8 @@ export class Daemon {
       // 'close' comes once the output is complete; a grandchild that holds the pipes must not delay the end.
       this.child.on('close', (status, signal) => end({ status, signal }));
       this.child.on('exit', (status, signal) => {
+        // What it leaves in its group goes now: later the number may be another process's.
+        if (this.pid > 0) killGroup(this.pid);
         setTimeout(() => end({ status, signal }), 200).unref();
       });
     });
@@ -134,7 +136,8 @@ export class Daemon {
   }
 
   private async destroy(): Promise<void> {
+    if (this.exit) return;
     killGroup(this.pid);
-    if (!this.exit) await this.end(killTimeoutMs, 'SIGKILL');
+    await this.end(killTimeoutMs, 'SIGKILL');
   }
 }

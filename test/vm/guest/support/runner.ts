@@ -24,8 +24,8 @@ export async function runScenarios(
   options: RunnerOptions,
 ): Promise<ScenarioResult[]> {
   const { only } = options;
-  const chosen = all.filter(
-    ({ name }) => only.length === 0 || only.some((part) => name.includes(part)),
+  const chosen = all.filter(({ name, long }) =>
+    only.length === 0 ? !long : only.some((part) => name.includes(part)),
   );
   const names = chosen.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);

@@ -9,6 +9,8 @@ export interface Scenario {
   name: string;
   /** For the scenario without its cleanup; default 120 s. */
   timeoutMs?: number;
+  /** Takes so long that it only runs when a part of its name is given. */
+  long?: boolean;
   run: (t: ScenarioContext) => Promise<void>;
 }
 
@@ -23,7 +25,7 @@ const undoTimeoutMs = 30_000;
 export function scenario(
   name: string,
   body: Scenario['run'],
-  options: { timeoutMs?: number } = {},
+  options: { timeoutMs?: number; long?: boolean } = {},
 ): Scenario {
   return { name, run: body, ...options };
 }

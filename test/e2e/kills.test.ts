@@ -1,0 +1,6 @@
+// The beginning of the long run, test/long/kills.ts.
+import { killScenario } from '../scenarios/kill-rounds.ts';
+import { nbdPlace } from '../scenarios/place.ts';
+import { runAsTests } from '../scenarios/uvu.ts';
+
+runAsTests('kills', [killScenario(nbdPlace, { rounds: 6, seed: 1 })]);

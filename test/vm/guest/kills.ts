@@ -1,0 +1,5 @@
+// Daemons are killed under fio over real devices, which their successors take over.
+import { killScenario } from '../../scenarios/kill-rounds.js';
+import { ublkPlace } from '../../scenarios/place.js';
+
+export default killScenario(ublkPlace, { rounds: 30, seed: 30, long: true });
