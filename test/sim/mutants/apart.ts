@@ -1,0 +1,166 @@
+/** Mutants of being apart: R7 and R8. */
+import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
+
+const ROLES = 'csrc/core/roles.cc';
+const LINK = 'csrc/core/link.cc';
+const WRITES = 'csrc/core/writes.cc';
+
+export const APART: readonly Mutant[] = [
+  {
+    name: 'gate-skipped',
+    rules: ['R7'],
+    source: `${PRIOR_ART} (ublkpp: acknowledged while the superblock write is still out)`,
+    about: 'A write apart completes while the new generation is still on its way to the disk.',
+    symptom:
+      'after a crash the generation is gone, and the copy of a peer that was promoted wins over what was acknowledged',
+    edits: [
+      {
+        file: ROLES,
+        within: 'bool VolumeImpl::gate_open()',
+        find: 'return gate_commits == 0;',
+        replace: 'return true;',
+      },
+    ],
+  },
+  {
+    name: 'generation-in-ram-only',
+    rules: ['R7'],
+    source: DESIGN,
+    about: 'The generation that is made apart is not written.',
+    symptom:
+      'after a crash the generation is gone, and the copy of a peer that was promoted wins over what was acknowledged',
+    edits: [
+      {
+        file: ROLES,
+        within: 'void VolumeImpl::ensure_apart_generation()',
+        find: '++gate_commits; meta.commit([this](bool) { --gate_commits; drain_gate(); });',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'no-generation-apart',
+    rules: ['R7'],
+    source: DESIGN,
+    about: 'Writes apart complete under the generation that the peer shares.',
+    symptom:
+      'the peer is promoted and written: a split brain looks like a plain resync, and acknowledged writes are overwritten',
+    edits: [
+      {
+        file: ROLES,
+        within: 'void VolumeImpl::ensure_apart_generation()',
+        find: 'if (!needed) return;',
+        replace: 'return;',
+      },
+    ],
+  },
+  {
+    name: 'acked-though-superblock-failed',
+    rules: ['R7'],
+    source: `${PRIOR_ART} (ublkpp: acknowledged while the superblock write had failed)`,
+    about:
+      'A write completes well though the metadata that had to say that the copies are apart could not be written.',
+    symptom:
+      'after a crash the generation is gone, and the copy of a peer that was promoted wins over what was acknowledged',
+    edits: [
+      {
+        file: WRITES,
+        within: 'void VolumeImpl::finish(Write* write)',
+        find: 'if (result == 0 && meta.failed()) result = -EIO;',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'transfer-log-forgotten',
+    rules: ['R7'],
+    source: DESIGN,
+    about: 'What was sent and not yet durable at the peer is not marked when the link breaks.',
+    symptom: 'chunks differ without a mark',
+    edits: [
+      {
+        file: LINK,
+        within: 'void VolumeImpl::forget_transfer_log()',
+        find: 'mark_range(link.slot, entry->range);',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'sync-ending-forgotten',
+    rules: ['R7'],
+    source: `${PRIOR_ART} (the end of a resync that only one side saw)`,
+    about:
+      'The source does not remember that it has offered its generation: the peer may share it.',
+    symptom: 'the link breaks before the answer, both are written: the split brain is not seen',
+    edits: [
+      {
+        file: 'csrc/core/resync.cc',
+        within: 'void VolumeImpl::announce_generation()',
+        find: 'peer_slot(link.slot).flags |= kSlotSyncEnding;',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'writes-apart-unmarked',
+    rules: ['R8'],
+    source: DESIGN,
+    about: 'A write while the link is down is not marked for the peer that was linked last.',
+    symptom: 'chunks differ without a mark when their extents leave the log',
+    edits: [
+      {
+        file: WRITES,
+        within: 'void VolumeImpl::dispatch(Write* write)',
+        find: 'if (application && !link_active()) mark_range(link.slot, write->aligned);',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'third-slot-forgotten',
+    rules: ['R8'],
+    source: `${PRIOR_ART} (only configured peers' slots marked)`,
+    about: 'While one peer is linked, writes are not marked for another one that is absent.',
+    symptom: 'the absent peer comes back and is not given what it missed',
+    edits: [
+      {
+        file: WRITES,
+        within: 'void VolumeImpl::mark_absent(ByteRange range)',
+        find: '(sb().slots[slot].flags & kSlotInUse) != 0 && slot != link.slot',
+        replace:
+          '(sb().slots[slot].flags & kSlotInUse) != 0 && slot != link.slot && !link_active()',
+      },
+    ],
+  },
+  {
+    name: 'third-slot-shares-generation',
+    rules: ['R7', 'R8'],
+    source: DESIGN,
+    about: 'A write that one peer gets makes no new generation for another one that is absent.',
+    symptom: 'the absent peer comes back with an equal generation and counts as in step, or wins',
+    edits: [
+      {
+        file: ROLES,
+        within: 'void VolumeImpl::ensure_apart_generation()',
+        find: '!tracked(slot) || receiving(slot)',
+        replace: '!tracked(slot) || link_active()',
+      },
+    ],
+  },
+  {
+    name: 'secondary-marks-nobody',
+    rules: ['R8'],
+    source: DESIGN,
+    about: 'A secondary does not mark what it applies for the third node, which does not get it.',
+    symptom: 'the secondary is promoted, and the third node is not given what it missed',
+    edits: [
+      {
+        file: WRITES,
+        within: 'void VolumeImpl::dispatch(Write* write)',
+        find: 'mark_absent(write->aligned);',
+        replace: 'if (application) mark_absent(write->aligned);',
+      },
+    ],
+  },
+];
