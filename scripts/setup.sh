@@ -6,6 +6,7 @@
 #
 #   goal     Debian packages            node_modules  add-on  test programs  dist
 #   ts       -                          yes           -       -              yes
+#   sim      build                      yes           -       simulator      -
 #   native   build                      yes           yes     -              -
 #   build    build                      yes           yes     -              yes
 #   demo     build fio                  yes           yes     -              yes
@@ -18,7 +19,8 @@
 #   test     all of them                yes           yes     yes            yes
 #   all      the same as test
 #
-# The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake.
+# The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake, and the simulator's
+# add-on, build/simulator/tidemark_sim.node; goals without C++ unit tests do not need that one.
 #
 # Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
 # packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
@@ -45,19 +47,21 @@ packages_of() {
 }
 
 goal=${1:-}
+sim=no
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
+  sim) groups='build' native=no unit=no ts=no sim=yes ;;
   native) groups='build' native=yes unit=no ts=no ;;
   build) groups='build' native=yes unit=no ts=yes ;;
   demo) groups='build fio' native=yes unit=no ts=yes ;;
   lint) groups='lint' native=no unit=no ts=no ;;
-  unit) groups='build unit' native=yes unit=yes ts=yes ;;
+  unit) groups='build unit' native=yes unit=yes ts=yes sim=yes ;;
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
-  test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes ;;
-  *) die "unknown goal '$goal': expected ts, native, build, demo, lint, unit, e2e, vm, bench, prebuilds, test or all" ;;
+  test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes sim=yes ;;
+  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, e2e, vm, bench, prebuilds, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs
@@ -149,6 +153,20 @@ native() {
   [[ $unit == no ]] || stamp native "$(hash_of csrc CMakeLists.txt package-lock.json)"
 }
 
+simulator() {
+  local want
+  want=$(hash_of csrc lib test/sim CMakeLists.txt package-lock.json)
+  [[ -f build/simulator/tidemark_sim.node ]] && stamp_is sim "$want" && return 0
+  say 'building the simulator (test/sim/build.ts, cmake-js)'
+  local folder=build/cmake-sim
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $folder/CMakeCache.txt || rm -rf $folder
+  quietly sim-sources node --import tsx test/sim/build.ts
+  quietly sim-configure node_modules/.bin/cmake-js configure -O $folder -m --CDTIDEMARK_SIM=ON \
+    --CDTIDEMARK_SIM_CORE="$PWD/build/sim/csrc"
+  quietly sim node_modules/.bin/cmake-js build -O $folder -m -p "$(nproc)" --target tidemark_sim
+  stamp sim "$want"
+}
+
 typescript() {
   local want
   want=$(hash_of lib tsconfig.json tsconfig.build.json package-lock.json)
@@ -169,4 +187,5 @@ typescript() {
 packages
 modules
 [[ $native == no ]] || native
+[[ $sim == no ]] || simulator
 [[ $ts == no ]] || typescript

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -71,7 +72,10 @@ VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in,
   counters.marked_by_replay_chunks = attachment->replayed_chunks;
 }
 
-VolumeImpl::~VolumeImpl() = default;
+// Abandoned writes may still hold memory that is no buffer of the host's.
+VolumeImpl::~VolumeImpl() {
+  for (const auto& write : write_pool) std::free(write->bounce);
+}
 
 DiskState VolumeImpl::disk_state() const {
   if (disk_broken || meta.failed()) return DiskState::kFailed;
