@@ -42,7 +42,7 @@ packages_of() {
     fio) echo fio=fio ;;
     e2e) echo libnbd-bin=nbdinfo nbdkit=nbdkit qemu-utils=qemu-img e2fsprogs=/sbin/mkfs.ext4 ;;
     vm) echo qemu-system-x86=qemu-system-x86_64 busybox-static=/var/lib/dpkg/info/busybox-static.list \
-      cpio=cpio e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
+      cpio=cpio dmsetup=/sbin/dmsetup e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
   esac
 }
 
