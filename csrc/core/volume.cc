@@ -167,6 +167,9 @@ void VolumeImpl::poll(uint64_t now) {
   }
   if (link.stopping) link_check_idle();
   if (now_us >= next_sweep_us) sweep();
+  // A link that was given up just now let go of extents, and no I/O need be under way that would
+  // bring another turn.
+  if (log_retry && !log_wait.empty()) retry_log();
   meta.poll_log();
   check_quiet();
 }
