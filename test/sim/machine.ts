@@ -114,6 +114,16 @@ interface NativeSim {
   mutants: string[];
   encodeHandshake(json: string): Uint8Array;
   parseHandshake(bytes: Uint8Array): HandshakeFrame | null;
+  differing(a: NativeMachine, b: NativeMachine): Uint32Array;
+  uncovered(a: NativeMachine, b: NativeMachine): Uint32Array;
+  uncoveredAfterCrash(
+    a: NativeMachine,
+    b: NativeMachine,
+    seed: number,
+    cutA: boolean,
+    cutB: boolean,
+  ): Uint32Array;
+  explain(a: NativeMachine, b: NativeMachine, chunk: number): string;
 }
 
 const ADDON = join('build', 'simulator', 'tidemark_sim.node');
@@ -280,3 +290,44 @@ export class SimMachine {
     return this.#native.counters();
   }
 }
+
+const native = (machine: SimMachine) => machine.native as NativeMachine;
+
+/**
+ * The sentence that must always hold: what may differ between two copies is marked, durably, on a node that will be asked.
+ * All answers are chunk numbers, of a's chunk size; empty is good.
+ */
+export const SimChecks = {
+  /** Chunks whose content differs between the machines, as the running systems would read them. */
+  differing(a: SimMachine, b: SimMachine): Uint32Array {
+    return sim.differing(native(a), native(b));
+  },
+
+  /**
+   * Differing chunks that would be forgotten if both machines died now (durable maps and logs count), or if only the link went
+   * (the maps in RAM count, the transfer logs, and what is being written at this moment). Cheap enough for every step.
+   */
+  uncovered(a: SimMachine, b: SimMachine): Uint32Array {
+    return sim.uncovered(native(a), native(b));
+  },
+
+  /**
+   * On clones of the disks: those that are cut lose power, with what was in flight; a daemon that runs on the other one goes on,
+   * or is killed, by the seed. What died attaches, with replay of the log. Lists the chunks that differ then and that neither side's map has.
+   * @throws Error when a clone refuses to attach.
+   */
+  uncoveredAfterCrash(
+    a: SimMachine,
+    b: SimMachine,
+    seed: number,
+    cutA: boolean,
+    cutB: boolean,
+  ): Uint32Array {
+    return sim.uncoveredAfterCrash(native(a), native(b), seed, cutA, cutB);
+  },
+
+  /** What maps, logs and transfer logs say about a chunk now, for a trace. */
+  explain(a: SimMachine, b: SimMachine, chunk: number): string {
+    return sim.explain(native(a), native(b), chunk);
+  },
+};

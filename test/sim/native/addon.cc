@@ -8,6 +8,7 @@
 #include "addon/environment.h"
 #include "addon/handshake.h"
 #include "addon/volume_object.h"
+#include "checks.h"
 #include "machine_object.h"
 #include "sim_mutants.h"
 
@@ -77,6 +78,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(environment.release());
   exports.Set("version", Napi::String::New(env, TIDEMARK_VERSION));
   exports.Set("SimMachine", MachineObject::define(env));
+  define_checks(env, exports);
   exports.Set("setMutant", Napi::Function::New(env, set_mutant, "setMutant"));
   exports.Set("mutants", mutants(env));
   exports.Set("encodeHandshake",

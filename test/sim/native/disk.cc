@@ -157,60 +157,49 @@ void Disk::flush_failed(uint64_t upto, Random& random) {
   }
 }
 
-// Calls each(page, content) for every volatile page with what is durable of it afterwards.
-template <typename Each>
-void Disk::cut(Random& random, Each each) const {
-  enum Style : uint64_t { kLost, kKept, kWhole, kTorn, kMixed };
-  const uint64_t style = random.below(kMixed + 1);
-  for (const Volatile& entry : volatile_) {
-    const uint64_t here = style == kMixed ? random.below(kMixed) : style;
-    const size_t count = entry.versions.size();
-    PageRef content = durable_.at(entry.page);
-    if (here == kKept) {
-      content = cached_.at(entry.page);
-    } else if (here == kWhole) {
-      const uint64_t kept = random.below(count + 1);
-      for (size_t at = 0; at < kept; ++at)
-        content = merged(content, entry.versions[at].content, entry.versions[at].mask);
-    } else if (here == kTorn) {
-      for (uint32_t sector = 0; sector < kPageSectors; ++sector) {
-        const uint64_t kept = random.below(count + 1);
-        for (size_t at = kept; at-- > 0;) {
-          const auto bit = static_cast<uint8_t>(1u << sector);
-          if ((entry.versions[at].mask & bit) == 0) continue;
-          content = merged(content, entry.versions[at].content, bit);
-          break;
-        }
+namespace {
+enum Style : uint64_t { kLost, kKept, kWhole, kTorn, kMixed };
+}
+
+// What is durable of a page after the power went.
+PageRef Disk::left_after_cut(const Volatile& entry, uint64_t style, Random& random) const {
+  const size_t count = entry.versions.size();
+  PageRef content = durable_.at(entry.page);
+  if (style == kKept) return cached_.at(entry.page);
+  if (style == kWhole) {
+    const uint64_t kept = random.below(count + 1);
+    for (size_t at = 0; at < kept; ++at)
+      content = merged(content, entry.versions[at].content, entry.versions[at].mask);
+  } else if (style == kTorn) {
+    for (uint32_t sector = 0; sector < kPageSectors; ++sector) {
+      const auto bit = static_cast<uint8_t>(1u << sector);
+      for (size_t at = random.below(count + 1); at-- > 0;) {
+        if ((entry.versions[at].mask & bit) == 0) continue;
+        content = merged(content, entry.versions[at].content, bit);
+        break;
       }
     }
-    each(entry.page, std::move(content));
   }
+  return content;
 }
 
 void Disk::power_cut(Random& random) {
-  cut(random, [this](uint64_t page, PageRef content) {
-    cached_.set(page, content);
-    durable_.set(page, std::move(content));
-    tell_cached(page);
-    tell_durable(page);
-  });
-  for (const Volatile& entry : volatile_) volatile_index_[entry.page] = kClean;
+  const uint64_t style = random.below(kMixed + 1);
+  for (const Volatile& entry : volatile_) {
+    const uint64_t here = style == kMixed ? random.below(kMixed) : style;
+    PageRef content = left_after_cut(entry, here, random);
+    volatile_index_[entry.page] = kClean;
+    cached_.set(entry.page, content);
+    durable_.set(entry.page, std::move(content));
+    tell_cached(entry.page);
+    tell_durable(entry.page);
+  }
   volatile_.clear();
 }
 
-Disk Disk::after_power_cut(Random& random) const {
-  Disk out(bytes_, volatile_cache_);
-  out.cached_ = durable_;
-  cut(random,
-      [&out](uint64_t page, PageRef content) { out.cached_.set(page, std::move(content)); });
-  out.durable_ = out.cached_;
-  return out;
-}
-
-Disk Disk::after_kill() const {
-  Disk out(bytes_, volatile_cache_);
-  out.cached_ = cached_;
-  out.durable_ = cached_;
+Disk Disk::clone() const {
+  Disk out = *this;
+  out.watchers_.clear();
   return out;
 }
 

@@ -50,10 +50,8 @@ class Disk {
   void flush_failed(uint64_t upto, Random& random);
   void power_cut(Random& random);
 
-  // A disk as it would be, with an empty cache and nobody watching: after a power cut, or after
-  // the process died and the machine went on.
-  Disk after_power_cut(Random& random) const;
-  Disk after_kill() const;
+  // The same disk, cache and all, with nobody watching; it shares every page.
+  Disk clone() const;
 
   void watch(Watcher* watcher) { watchers_.push_back(watcher); }
   void unwatch(Watcher* watcher);
@@ -78,8 +76,7 @@ class Disk {
   void make_durable(uint64_t page, uint8_t mask, const PageRef& content);
   Volatile& volatile_of(uint64_t page);
   void forget_volatile(uint32_t index);
-  template <typename Each>
-  void cut(Random& random, Each each) const;
+  PageRef left_after_cut(const Volatile& entry, uint64_t style, Random& random) const;
   void tell_cached(uint64_t page) {
     for (Watcher* watcher : watchers_) watcher->cached_changed(page);
   }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "core/log_block.h"
+#include "pair.h"
 #include "process.h"
 
 namespace tidemark::sim {
@@ -71,7 +72,7 @@ Machine::Machine(MachineOptions options)
   create();
 }
 
-Machine::~Machine() = default;
+Machine::~Machine() { Pair::forget(*this); }
 
 uint64_t Machine::data_disk_bytes() const {
   const uint64_t data = whole_pages(layout_.geometry.volume_bytes);

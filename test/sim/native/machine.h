@@ -74,7 +74,7 @@ class Machine {
   const Disk& meta() const { return options_.external ? meta_ : data_; }
   uint64_t meta_offset() const { return meta_offset_; }  // bytes, on meta()
 
-  // Throws std::runtime_error when the disks do not take it.
+  // On the machine's own or a clone's disk with the metadata; `faults` null: none.
   void attach(Disk& meta, Random* random, const Faults* faults, std::unique_ptr<Attachment>* out,
               MetadataError* error) const;
 

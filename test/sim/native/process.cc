@@ -47,6 +47,22 @@ constexpr size_t kChecksum = 1;
 
 }  // namespace
 
+void take_part(const Io& io, uint64_t place, Disk& disk, Random& random) {
+  const uint64_t outcome = random.below(4);
+  if (outcome == 0 || io.kind == IoKind::kRead) return;
+  if (io.kind == IoKind::kFlush) {
+    if (outcome > 1) disk.flush(io.host_state[kFlushPoint]);
+    return;
+  }
+  const uint8_t* data = io.kind == IoKind::kWrite ? io.buffer : nullptr;
+  const bool fua = (io.flags & kIoFua) != 0;
+  if (outcome == 1) {
+    disk.write_torn(place, data, io.length, fua, random);
+  } else {
+    disk.write(place, data, io.length, fua);
+  }
+}
+
 Process::Process(Machine& machine, std::string name, EngineCallbacks callbacks)
     : machine_(machine),
       name_(std::move(name)),
@@ -167,7 +183,7 @@ void Process::submit(const Ask& ask, uint64_t id) {
 void Process::die() {
   while (!out_.empty()) {
     const size_t at = machine_.random.below(out_.size());
-    take_part(out_[at]);
+    take_part(*out_[at], place_of(*out_[at]), disk_of(*out_[at]), machine_.random);
     out_.erase(out_.begin() + static_cast<ptrdiff_t>(at));
   }
   machine_.unfinished = requests_.unfinished();
@@ -394,25 +410,6 @@ int32_t Process::perform(Io* io) {
   }
   disk.write(place, data, io->length, fua);
   return 0;
-}
-
-// What the end of the process, or of the power, interrupts.
-void Process::take_part(Io* io) {
-  Random& random = machine_.random;
-  Disk& disk = disk_of(*io);
-  const uint64_t outcome = random.below(4);
-  if (outcome == 0 || io->kind == IoKind::kRead) return;
-  if (io->kind == IoKind::kFlush) {
-    if (outcome > 1) disk.flush(io->host_state[kFlushPoint]);
-    return;
-  }
-  const uint8_t* data = io->kind == IoKind::kWrite ? io->buffer : nullptr;
-  const bool fua = (io->flags & kIoFua) != 0;
-  if (outcome == 1) {
-    disk.write_torn(place_of(*io), data, io->length, fua, random);
-  } else {
-    disk.write(place_of(*io), data, io->length, fua);
-  }
 }
 
 // --- the core's side ---

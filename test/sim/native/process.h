@@ -24,6 +24,10 @@ struct VolumeImpl;
 
 namespace tidemark::sim {
 
+// What the end of the process, or of the power, leaves of an I/O in flight: it happened, in part,
+// or not.
+void take_part(const Io& io, uint64_t place, Disk& disk, Random& random);
+
 // Of each link ring; the bounds of Faults are at most that.
 inline constexpr size_t kRingBytes = size_t{2} << 20;
 
@@ -88,7 +92,6 @@ class Process final : public Host, public std::enable_shared_from_this<Process> 
   void begin_close(bool abandon);
   void end();
   int32_t perform(Io* io);
-  void take_part(Io* io);
   Disk& disk_of(const Io& io) const;
   uint64_t place_of(const Io& io) const;
   void judge_submitted(const Io& io);
