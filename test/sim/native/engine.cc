@@ -31,6 +31,8 @@ std::unique_ptr<Engine> Engine::open(const EngineOptions& options, EngineCallbac
     *error = {"BACKING_LOCKED", 0, "", "'" + options.backing_path + "' is in use"};
     return nullptr;
   }
+  // R12: the locks are waited for, and last as long as the writes of a killed daemon.
+  machine->late.land_all(machine->random);
   auto process = std::make_shared<sim::Process>(*machine, options.name, std::move(callbacks));
   if (!process->start(suspended, report, error)) return nullptr;
   machine->process = process;

@@ -10,6 +10,7 @@
 #include "core/attach.h"
 #include "core/layout.h"
 #include "disk.h"
+#include "late_writes.h"
 #include "random.h"
 #include "requests.h"
 
@@ -87,6 +88,7 @@ class Machine {
   // The one life of its daemon, from open to its end. null: none.
   std::shared_ptr<Process> process;
   std::vector<Ask> unfinished;  // of the last one, until somebody takes them
+  LateWrites late;
   uint64_t next_request = 1;
 
   // The first thing that went wrong, for whoever calls next; it stays.

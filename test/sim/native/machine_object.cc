@@ -291,8 +291,9 @@ Napi::Value MachineObject::crash(const Napi::CallbackInfo& info) {
   session_.reset();
   volume_.Reset();
   if (const std::shared_ptr<Process> process = std::exchange(machine_->process, nullptr))
-    process->die();
+    process->die(kind);
   if (kind == CrashKind::kPower) {
+    machine_->late.cut(machine_->random);
     machine_->data().power_cut(machine_->random);
     if (machine_->options().external) machine_->meta().power_cut(machine_->random);
   }

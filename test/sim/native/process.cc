@@ -41,6 +41,9 @@ std::shared_ptr<ByteRing> make_ring() {
 size_t target_of(const Io& io) { return static_cast<size_t>(io.target); }
 bool changes_disk(const Io& io) { return io.kind != IoKind::kRead && io.kind != IoKind::kFlush; }
 
+// Once in so many I/Os one of those lands that a killed daemon left.
+constexpr uint64_t kLateOneIn = 30;
+
 // Io::host_state
 constexpr size_t kFlushPoint = 0;
 constexpr size_t kChecksum = 1;
@@ -117,6 +120,8 @@ void Process::guarded(Step step) {
 
 std::string Process::complete_io(double pick) {
   if (out_.empty() || machine_.faults.hang) return {};
+  if (!machine_.late.empty() && machine_.random.one_in(kLateOneIn))
+    machine_.late.land_one(machine_.random);
   const auto at = std::min(out_.size() - 1, static_cast<size_t>(pick * double(out_.size())));
   Io* io = out_[at];
   out_.erase(out_.begin() + static_cast<ptrdiff_t>(at));
@@ -180,10 +185,12 @@ void Process::submit(const Ask& ask, uint64_t id) {
   guarded([&] { volume_->submit(request); });
 }
 
-void Process::die() {
+void Process::die(CrashKind kind) {
   while (!out_.empty()) {
     const size_t at = machine_.random.below(out_.size());
-    take_part(*out_[at], place_of(*out_[at]), disk_of(*out_[at]), machine_.random);
+    Io* io = out_[at];
+    const bool late = kind == CrashKind::kProcess && machine_.random.one_in(3);
+    late ? come_late(*io) : take_part(*io, place_of(*io), disk_of(*io), machine_.random);
     out_.erase(out_.begin() + static_cast<ptrdiff_t>(at));
   }
   machine_.unfinished = requests_.unfinished();
@@ -410,6 +417,12 @@ int32_t Process::perform(Io* io) {
   }
   disk.write(place, data, io->length, fua);
   return 0;
+}
+
+void Process::come_late(const Io& io) {
+  if (!changes_disk(io)) return;
+  const uint8_t* data = io.kind == IoKind::kWrite ? io.buffer : nullptr;
+  machine_.late.keep(disk_of(io), place_of(io), data, io.length, (io.flags & kIoFua) != 0);
 }
 
 // --- the core's side ---

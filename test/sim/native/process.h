@@ -47,8 +47,8 @@ class Process final : public Host, public std::enable_shared_from_this<Process> 
   void poll(uint64_t now_us);
   uint64_t next_deadline_us() const;
   void submit(const Ask& ask, uint64_t id);
-  // It dies: what was in flight happened, in part, or not.
-  void die();
+  // It dies: what was in flight happened, in part, or not; of a killed one it may come late.
+  void die(CrashKind kind);
 
   // --- what csrc/engine/engine.h offers ---
   void post(std::function<void(Volume&)> task);
@@ -92,6 +92,7 @@ class Process final : public Host, public std::enable_shared_from_this<Process> 
   void begin_close(bool abandon);
   void end();
   int32_t perform(Io* io);
+  void come_late(const Io& io);
   Disk& disk_of(const Io& io) const;
   uint64_t place_of(const Io& io) const;
   void judge_submitted(const Io& io);
