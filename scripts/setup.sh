@@ -4,23 +4,29 @@
 #
 #   scripts/setup.sh <goal>
 #
-#   goal     Debian packages            node_modules  add-on  test programs  dist
-#   ts       -                          yes           -       -              yes
-#   sim      build                      yes           -       simulator      -
-#   native   build                      yes           yes     -              -
-#   build    build                      yes           yes     -              yes
-#   demo     build fio                  yes           yes     -              yes
-#   lint     lint                       yes           -       -              -
-#   unit     build unit                 yes           yes     yes            yes
-#   e2e      build fio e2e              yes           yes     -              yes
-#   vm       build unit fio vm          yes           yes     yes            yes
-#   bench    build fio e2e vm           yes           yes     -              yes
-#   prebuilds build gyp                 yes           -       -              -
-#   test     all of them                yes           yes     yes            yes
-#   all      the same as test
+#   goal      Debian packages       node_modules  add-on  test programs  dist  under a sanitizer
+#   ts        -                     yes           -       -              yes   -
+#   sim       build                 yes           -       simulator      -     -
+#   native    build                 yes           yes     -              -     -
+#   build     build                 yes           yes     -              yes   -
+#   demo      build fio             yes           yes     -              yes   -
+#   lint      lint                  yes           -       -              -     -
+#   unit      build unit            yes           yes     yes            yes   -
+#   e2e       build fio e2e         yes           yes     -              yes   -
+#   vm        build unit fio vm     yes           yes     yes            yes   -
+#   bench     build fio e2e vm      yes           yes     -              yes   -
+#   prebuilds build gyp             yes           -       -              -     -
+#   memory    build unit            yes           -       -              -     C++ unit tests
+#   asan      build unit fio e2e    yes           -       -              yes   all
+#   ubsan     the same              yes           -       -              yes   all
+#   tsan      the same              yes           -       -              yes   all
+#   test      all of them           yes           yes     yes            yes   C++ unit tests
+#   all       the same as test
 #
 # The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake, and the simulator's
-# add-on, build/simulator/tidemark_sim.node; goals without C++ unit tests do not need that one.
+# add-on, build/simulator/tidemark_sim.node; goals without C++ unit tests do not need that one. Under a
+# sanitizer the C++ unit tests alone are in build/address-undefined; all, with the add-on, in
+# build/address, build/undefined or build/thread.
 #
 # Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
 # packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
@@ -48,6 +54,7 @@ packages_of() {
 
 goal=${1:-}
 sim=no
+sanitizers=
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
   sim) groups='build' native=no unit=no ts=no sim=yes ;;
@@ -60,8 +67,15 @@ case $goal in
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
-  test | all) groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes sim=yes ;;
-  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, e2e, vm, bench, prebuilds, test or all" ;;
+  memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
+  asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;
+  ubsan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=undefined ;;
+  tsan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=thread ;;
+  test | all)
+    groups='build lint unit fio e2e vm' native=yes unit=yes ts=yes sim=yes
+    sanitizers=address,undefined
+    ;;
+  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, e2e, vm, bench, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs
@@ -167,6 +181,28 @@ simulator() {
   stamp sim "$want"
 }
 
+# Under one sanitizer everything; under two at once the C++ unit tests, for 'npm test'.
+sanitized() {
+  local folder=build/${sanitizers/,/-} name=${sanitizers/,/-} want inputs=(csrc CMakeLists.txt test/native)
+  local tool configure build
+  if [[ $sanitizers == *,* ]]; then
+    configure=(cmake -S . -B "$folder" -DTIDEMARK_SANITIZE="$sanitizers" -DTIDEMARK_UNIT_TESTS=ON)
+    build=(cmake --build "$folder" --target tidemark-unit --parallel "$(nproc)")
+  else
+    inputs+=(package-lock.json test/vm/native)
+    tool=(node_modules/.bin/cmake-js -O "$folder" -m)
+    configure=("${tool[@]}" configure --CDTIDEMARK_SANITIZE="$sanitizers" --CDTIDEMARK_UNIT_TESTS=ON)
+    build=("${tool[@]}" build -p "$(nproc)")
+  fi
+  want=$(hash_of "${inputs[@]}")
+  [[ -x $folder/tidemark-unit ]] && stamp_is "$name" "$want" && return 0
+  say "building under the sanitizers: $sanitizers"
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$folder/CMakeCache.txt" || rm -rf "$folder"
+  quietly "$name-configure" "${configure[@]}"
+  quietly "$name" "${build[@]}"
+  stamp "$name" "$want"
+}
+
 typescript() {
   local want
   want=$(hash_of lib tsconfig.json tsconfig.build.json package-lock.json)
@@ -188,4 +224,5 @@ packages
 modules
 [[ $native == no ]] || native
 [[ $sim == no ]] || simulator
+[[ -z $sanitizers ]] || sanitized
 [[ $ts == no ]] || typescript
