@@ -95,7 +95,7 @@ std::optional<MetadataError> read_ring(MetadataIo& io, const Superblock& sb, con
 
 std::optional<MetadataError> read_maps(MetadataIo& io, const Superblock& sb, const Layout& layout,
                                        Attachment* out) {
-  const Buffer buffer = make_buffer(kBatchBlocks);
+  const Buffer buffer = make_buffer(std::min(kBatchBlocks, layout.map_slot_blocks));
   const uint64_t volume_bytes = layout.geometry.volume_bytes;
   for (uint32_t slot = 0; slot < layout.geometry.peer_slots; ++slot) {
     const PeerSlot& peer = sb.slots[slot];

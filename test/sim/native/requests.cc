@@ -128,12 +128,12 @@ std::string Requests::complete(Request* request) {
   return wrong;
 }
 
-std::string Requests::check_completed() const {
-  for (const auto& entry : idle_) {
-    if (!spoilt(entry->request))
-      return name("request", entry->id, entry->ask) + " was used after its completion";
-  }
-  return {};
+std::string Requests::check_completed() {
+  if (idle_.empty()) return {};
+  next_checked_ = (next_checked_ + 1) % idle_.size();
+  const Entry& entry = *idle_[next_checked_];
+  if (spoilt(entry.request)) return {};
+  return name("request", entry.id, entry.ask) + " was used after its completion";
 }
 
 std::vector<Ask> Requests::unfinished() const {

@@ -42,8 +42,9 @@ class Requests {
   Request* make(const Ask& ask, uint64_t id);
   // What is wrong with this completion, or nothing.
   std::string complete(Request* request);
-  // What is wrong with requests that were completed before, or nothing.
-  std::string check_completed() const;
+  // What is wrong with one of the requests that were completed before, another one at each call, or
+  // nothing.
+  std::string check_completed();
 
   uint64_t out() const { return out_.size(); }
   std::vector<Answered> take_answered() { return std::exchange(answered_, {}); }
@@ -66,6 +67,7 @@ class Requests {
   std::deque<std::unique_ptr<Entry>> idle_;  // completed; used again after a while
   std::vector<std::unique_ptr<Entry>> all_;  // those that are out, by no order
   std::vector<Answered> answered_;
+  size_t next_checked_ = 0;
 };
 
 }  // namespace tidemark::sim
