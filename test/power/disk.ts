@@ -107,6 +107,10 @@ export class ReplayDisk {
     if (at >= 0) throw new Error(`${this.name}: the attach changed sector ${at} of the data`);
   }
 
+  get placement(): 'start' | 'end' {
+    return this.place.areaOffset === 0 ? 'start' : 'end';
+  }
+
   /** Makes the image what is durable, and nothing else, again. */
   restore(): void {
     const { areaOffset, areaBytes } = this.place;

@@ -11,6 +11,8 @@ export interface RecordingJson {
   protocol: 'A' | 'C';
   /** Whose power is cut: this disk's flushes are in the log. The other's are not; what it wrote counts as durable. */
   cut: Cut;
+  /** Whether the disks took writes with FUA: those overtake others in the log, so that a disk without a cache lags. */
+  fua: boolean;
   /** Bytes of each disk: the primary's comes first in the log's device, the secondary's behind it. */
   diskBytes: number;
   /** How many points are replayed at most, chosen by `seed`. */

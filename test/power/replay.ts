@@ -107,7 +107,7 @@ class Replay {
         if (cached) disk.cut(random);
         // The map of a node that lives is in its memory; the disk has at least as much.
         const attach = cached || disk === this.primary;
-        const report = attach ? await attachOnce(disk.imagePath) : undefined;
+        const report = attach ? await attachOnce(disk) : undefined;
         reports.push(cached ? report : undefined);
         if (attach && this.done % RECHECK_EVERY === 0) disk.assertDataUntouched();
       }
@@ -187,8 +187,9 @@ function isChronicle(data: Buffer, at: number): boolean {
 }
 
 /** Attaches an image, as the daemon would, and lets go of it as if killed. */
-async function attachOnce(path: string): Promise<AttachReport> {
-  const volume = loadAddon().open({ name: 'replay', backing: path }, NO_CALLBACKS);
+async function attachOnce({ imagePath, placement }: ReplayDisk): Promise<AttachReport> {
+  const options = { name: 'replay', backing: imagePath, placement };
+  const volume = loadAddon().open(options, NO_CALLBACKS);
   const report = volume.attach;
   await volume.close(true);
   return report;

@@ -13,6 +13,7 @@ const RECORD: RecordingJson = {
   name: 'made by hand',
   protocol: 'C',
   cut: 'both',
+  fua: false,
   diskBytes: 1 << 20,
   pointsMax: 1,
   seed: 1,

@@ -113,8 +113,8 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
   await recorder.mark(STOPPING);
   await cluster.down();
   await recorder.mark(STOPPED);
-  const note: Omit<RecordingJson, 'diskBytes' | 'cut'> = {
-    name: describe(course),
+  const note: Omit<RecordingJson, keyof RecorderOptions> = {
+    name: `recording ${seed}: ${describe(course)}`,
     protocol,
     seed,
     pointsMax: course.pointsMax,
@@ -127,7 +127,7 @@ const short: Course = {
   ...{ cut: 'primary', protocol: 'C', frontend: 'ublk', metadata: 'internal-end', fua: false },
   ...{ diskMib: 24, logExtents: 7, writes: 150, cuts: 1, pointsMax: 600, seed: 1, long: false },
 };
-const long: Course = { ...short, writes: 400, cuts: 3, pointsMax: 4_000, long: true };
+const long: Course = { ...short, writes: 300, cuts: 2, pointsMax: 4_000, long: true };
 
 const courses: Course[] = [
   short,
@@ -143,7 +143,7 @@ const courses: Course[] = [
 
 const scenarios: Scenario[] = courses.map((course) =>
   scenario(
-    `${course.long ? 'long: ' : 'ublk: '}recorded for ${describe(course)}`,
+    `${course.long ? 'long: ' : ''}recording ${course.seed}: ${describe(course)}`,
     (t) => record(t, course),
     { timeoutMs: course.long ? 600_000 : 300_000, long: course.long },
   ),

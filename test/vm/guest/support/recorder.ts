@@ -54,6 +54,9 @@ export class Recorder {
 
   static async create(t: ScenarioContext, options: RecorderOptions): Promise<Recorder> {
     const { diskBytes, cut } = options;
+    if (cut === 'secondary' && options.fua) {
+      throw new Error('with FUA the log shows a primary that is not cut as it was earlier');
+    }
     const [below, log] = await ramDisks(t, Math.max(options.logBytes, 2 * diskBytes));
     const target = await MappedDevice.create(
       t,
@@ -93,7 +96,7 @@ export class Recorder {
   }
 
   /** Takes the devices apart, which completes the log, and puts it where the host sees it. */
-  async save(note: Omit<RecordingJson, 'diskBytes' | 'cut'>): Promise<void> {
+  async save(note: Omit<RecordingJson, keyof RecorderOptions>): Promise<void> {
     for (const remove of this.removals) await remove();
     const from = openSync(this.log, 'r');
     const to = openSync(join(this.t.logs, LOG), 'w');
@@ -108,8 +111,8 @@ export class Recorder {
       closeSync(from);
       closeSync(to);
     }
-    const { diskBytes, cut } = this.options;
-    const whole: RecordingJson = { ...note, diskBytes, cut };
+    const { diskBytes, cut, fua } = this.options;
+    const whole: RecordingJson = { ...note, diskBytes, cut, fua };
     writeFileSync(notePath(this.t.logs), JSON.stringify(whole));
   }
 }
