@@ -37,7 +37,12 @@ export interface Metadata {
 }
 
 /** Where the metadata of a disk lie; they do not move. */
-export type Place = Pick<Metadata, 'areaOffset' | 'areaBytes'>;
+export interface Place {
+  areaOffset: number;
+  areaBytes: number;
+  /** Of the area: where the activity log rings end, and the maps begin, which end before the last block. */
+  mapsOffset: number;
+}
 
 function checksumHolds(block: Buffer, at: number): boolean {
   const copy = Buffer.from(block);
@@ -77,7 +82,12 @@ export function findMetadata(disk: Buffer): Place {
   for (const at of [0, disk.length - (disk.length % BLOCK_BYTES) - BLOCK_BYTES]) {
     const block = disk.subarray(at, at + BLOCK_BYTES);
     if (!isSuperblock(block)) continue;
-    return { areaOffset: u64(block, 88), areaBytes: geometryOf(block).blocks * BLOCK_BYTES };
+    const { blocks, nodeSlots, ringBlocks } = geometryOf(block);
+    return {
+      areaOffset: u64(block, 88),
+      areaBytes: blocks * BLOCK_BYTES,
+      mapsOffset: (1 + nodeSlots * ringBlocks) * BLOCK_BYTES,
+    };
   }
   throw new Error('no superblock at the start or the end of the disk');
 }

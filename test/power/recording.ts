@@ -17,6 +17,8 @@ export interface RecordingJson {
   diskBytes: number;
   /** How many points are replayed at most, chosen by `seed`. */
   pointsMax: number;
+  /** Whether the replay is also to be tried on logs of broken versions. */
+  tamper: boolean;
   seed: number;
   chronicle: ChronicleJson;
 }

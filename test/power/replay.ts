@@ -52,15 +52,15 @@ class Replay {
   private promises = 0;
   private done = 0;
 
-  constructor(recording: Recording, directory: string) {
+  constructor(recording: Recording, entries: LogEntry[], directory: string) {
     this.recording = recording;
     const { note } = recording;
-    this.entries = parseLog(readLog(recording));
-    this.first = this.markIndex(FORMED);
-    this.stopping = this.markIndex(STOPPING);
-    this.stopped = this.markIndex(STOPPED);
+    this.entries = entries;
+    this.first = markIndex(entries, FORMED);
+    this.stopping = markIndex(entries, STOPPING);
+    this.stopped = markIndex(entries, STOPPED);
     this.promisesAt = new Uint32Array(note.chronicle.writes.length + 1);
-    const [one, other] = this.formed();
+    const [one, other] = disksAt(entries, this.first, note.diskBytes);
     this.primary = new ReplayDisk('primary', 0, one, join(directory, 'primary'));
     this.secondary = new ReplayDisk(
       'secondary',
@@ -163,23 +163,27 @@ class Replay {
       this.promises = Math.max(this.promises, promises);
     }
   }
+}
 
-  private markIndex(text: string): number {
-    const found = this.entries.find(({ mark }) => mark === text);
-    if (found === undefined) throw new Error(`the log has no mark '${text}'`);
-    return found.index;
-  }
+/** Where a mark is in the log. */
+export function markIndex(entries: readonly LogEntry[], text: string): number {
+  const found = entries.find(({ mark }) => mark === text);
+  if (found === undefined) throw new Error(`the log has no mark '${text}'`);
+  return found.index;
+}
 
-  /** Both disks as they are at the mark, with all that came before it. */
-  private formed(): [Buffer, Buffer] {
-    const { diskBytes } = this.recording.note;
-    const whole = Buffer.alloc(2 * diskBytes);
-    for (const entry of this.entries.slice(0, this.first)) {
-      if (entry.data.length > 0) entry.data.copy(whole, entry.offset);
-      else whole.fill(0, entry.offset, entry.offset + entry.bytes);
-    }
-    return [whole.subarray(0, diskBytes), whole.subarray(diskBytes)];
+/** Both disks as they are at an entry, with all that came before it. */
+export function disksAt(
+  entries: readonly LogEntry[],
+  index: number,
+  diskBytes: number,
+): [Buffer, Buffer] {
+  const whole = Buffer.alloc(2 * diskBytes);
+  for (const entry of entries.slice(0, index)) {
+    if (entry.data.length > 0) entry.data.copy(whole, entry.offset);
+    else whole.fill(0, entry.offset, entry.offset + entry.bytes);
   }
+  return [whole.subarray(0, diskBytes), whole.subarray(diskBytes)];
 }
 
 function isChronicle(data: Buffer, at: number): boolean {
@@ -198,6 +202,8 @@ async function attachOnce({ imagePath, placement }: ReplayDisk): Promise<AttachR
 export interface ReplayOptions {
   /** Only this point. */
   only?: Point;
+  /** Changes the log before it is replayed. */
+  change?: (entries: LogEntry[]) => LogEntry[];
 }
 
 /** Cuts the power at the points of a recording; throws at the first broken promise. */
@@ -208,7 +214,8 @@ export async function replay(
   const directory = mkdtempSync(join(tmpdir(), 'tidemark-power-'));
   let run: Replay | undefined;
   try {
-    run = new Replay(recording, directory);
+    const entries = parseLog(readLog(recording));
+    run = new Replay(recording, options.change?.(entries) ?? entries, directory);
     const points = options.only === undefined ? run.points() : [options.only];
     let differed = 0;
     let marked = 0;

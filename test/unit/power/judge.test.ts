@@ -16,6 +16,7 @@ const RECORD: RecordingJson = {
   fua: false,
   diskBytes: 1 << 20,
   pointsMax: 1,
+  tamper: false,
   seed: 1,
   chronicle: {
     sectors: SECTORS,

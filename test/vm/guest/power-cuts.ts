@@ -118,6 +118,7 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
     protocol,
     seed,
     pointsMax: course.pointsMax,
+    tamper: !course.long,
     chronicle: chronicle.toJSON(),
   };
   await recorder.save(note);
