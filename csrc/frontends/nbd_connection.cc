@@ -1,6 +1,6 @@
-// Reading stops while no command slot is free or the arena is empty: the socket's buffer fills, and
-// the client waits. Both come back by completions and sent replies, which never wait for reading,
-// so that this cannot lock up.
+// Reading stops while no command slot is free, the arena is empty, or the negotiation's answers are
+// not taken: the socket's buffer fills, and the client waits. All come back by completions and sent
+// replies, which never wait for reading, so that this cannot lock up.
 #include "frontends/nbd_connection.h"
 
 #include <netinet/in.h>
@@ -93,6 +93,7 @@ void NbdConnection::received(int32_t result) {
 void NbdConnection::process() {
   if (state_ == State::kNegotiating) {
     begin_ += negotiation_.feed({staging_.get() + begin_, end_ - begin_});
+    stalled_ = negotiation_.full();
     if (negotiation_.state() == NbdNegotiation::State::kTransmission) state_ = State::kServing;
     if (negotiation_.state() == NbdNegotiation::State::kEnd) state_ = State::kDraining;
   }
@@ -317,6 +318,7 @@ void NbdConnection::send() {
   }
   size_t skip = replies_sent_;
   for (Command* command : replies_) {
+    if (!negotiation_.output().empty()) break;  // which comes first
     if (send_parts_.size() + 2 > kSendPartsMax) break;
     const iovec parts[] = {{command->reply, sizeof command->reply},
                            {command->buffer, command->buffer != nullptr ? command->length : 0}};
@@ -362,7 +364,7 @@ void NbdConnection::sent(int32_t result) {
 
 void NbdConnection::turn_end() {
   if (state_ == State::kClosed) return;
-  if (stalled_ && state_ == State::kServing) {
+  if (stalled_ && (state_ == State::kServing || state_ == State::kNegotiating)) {
     stalled_ = false;
     process();
   }

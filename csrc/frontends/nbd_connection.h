@@ -101,7 +101,7 @@ class NbdConnection {
   Command* current_ = nullptr;  // whose buffer or payload is awaited
   uint64_t skip_bytes_ = 0;     // payload of a refused write, still to be dropped
   uint32_t skip_error_ = 0;     // ... and then to be answered with this
-  bool stalled_ = false;        // no place or no buffer: nothing is read until there is one
+  bool stalled_ = false;        // no place, buffer or room for answers: nothing is read until then
   Operation receive_;
   iovec receive_parts_[2];
 

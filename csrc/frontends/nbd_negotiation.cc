@@ -33,7 +33,7 @@ void NbdNegotiation::end(const std::string& why) {
 
 size_t NbdNegotiation::feed(std::span<const uint8_t> bytes) {
   size_t used = 0;
-  while (state_ != State::kTransmission && state_ != State::kEnd) {
+  while (state_ != State::kTransmission && state_ != State::kEnd && !full()) {
     const State before = state_;
     const size_t step_used = step(bytes.subspan(used));
     used += step_used;

@@ -31,9 +31,14 @@ class NbdNegotiation {
   // Queues the greeting. `served` has to live as long.
   explicit NbdNegotiation(const NbdExport& served);
 
-  // Takes bytes and returns how many; none once the state is kTransmission or kEnd, and none while
-  // more are needed.
+  // Answers that wait to be sent, at most, but for those to one option more.
+  static constexpr size_t kOutputBytesMax = 64u << 10;
+
+  // Takes bytes and returns how many; none once the state is kTransmission or kEnd, none while more
+  // are needed, and none while full().
   size_t feed(std::span<const uint8_t> bytes);
+  // A client that asks and does not read: its answers have to be taken before it is heard again.
+  bool full() const { return output_.size() >= kOutputBytesMax; }
   State state() const { return state_; }
   // What is to be sent; the caller takes it away.
   std::string& output() { return output_; }

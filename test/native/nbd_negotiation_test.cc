@@ -145,6 +145,20 @@ TEST_CASE("EXPORT_NAME has the old answer, with zeroes unless the client decline
   }
 }
 
+TEST_CASE("a client that asks and does not read is not heard until its answers are taken") {
+  Server server;
+  server.say(client_flags());
+  std::string questions;
+  for (int i = 0; i < 10'000; ++i) questions += option(nbd::kOptInfo, wanted("", {nbd::kInfoName}));
+  size_t answers = 0;
+  while (!questions.empty()) {
+    questions = questions.substr(questions.size() - server.say(questions));
+    CHECK(server.negotiation.output().size() < NbdNegotiation::kOutputBytesMax + 1000);
+    answers += server.replies().size();
+  }
+  CHECK(answers == 40'000);
+}
+
 TEST_CASE("a stream that cannot be NBD ends the connection and says why") {
   const std::string streams[] = {
       client_flags(1u << 7),
