@@ -174,7 +174,7 @@ std::optional<MetadataError> write_stale_maps(MetadataIo& io, const Attachment& 
 std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& superblock,
                                              const Layout& layout, bool zeroed) {
   if (!zeroed) {
-    const Buffer zeroes = make_buffer(kBatchBlocks);
+    const Buffer zeroes = make_buffer(std::min(kBatchBlocks, layout.total_blocks));
     for (uint64_t at = 0; at < layout.total_blocks; at += kBatchBlocks) {
       const uint64_t count = std::min(kBatchBlocks, layout.total_blocks - at);
       if (const int error = io.write(at * kBlockSize, zeroes.get(), count * kBlockSize);

@@ -209,7 +209,7 @@ std::string dump_log(MetadataIo& io, const Superblock& sb, const Layout& layout,
 
 std::string dump_map(MetadataIo& io, const Superblock& sb, const Layout& layout, uint32_t slot) {
   DirtyMap map(layout.geometry.volume_bytes, layout.geometry.chunk_bytes);
-  Blocks blocks(kBatchBlocks);
+  Blocks blocks(std::min(kBatchBlocks, layout.map_slot_blocks));
   BlockCounts counts;
   std::array<uint64_t, kMapBlockWords> words;
   for (uint64_t at = 0; at < map.block_count(); at += kBatchBlocks) {

@@ -60,6 +60,11 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
     return Handled::kLater;
   if ((is_write || header.type == FrameType::kBarrier) && link.epochs.size() >= kReceivedEpochsMax)
     return Handled::kLater;
+  if (link.controls.size() >= kControlsMax) {
+    fail_frame(header, std::to_string(link.controls.size()) +
+                           " answers to earlier frames wait because the peer does not read");
+    return Handled::kFailed;
+  }
   const uint32_t crc = payload.empty() ? 0 : crc32c(0, payload.data(), payload.size());
   if (crc != header.payload_crc) {
     fail_frame(header, "its payload does not match its checksum");
@@ -105,12 +110,19 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
         fail_frame(header, "a primary cannot be outdated");
         return Handled::kFailed;
       }
+      if (link.outdating) {
+        fail_frame(header, "the one before was not answered yet");
+        return Handled::kFailed;
+      }
+      link.outdating = true;
       sb().flags |= kNodeOutdated;
       changed();
       const uint32_t serial = link.serial;
       meta.commit([this, serial](bool ok) {
         emit(EventKind::kDiskState, disk_text(disk_state()));
-        if (!ok || link.serial != serial) return;
+        if (link.serial != serial) return;
+        link.outdating = false;
+        if (!ok) return;
         FrameHeader ack;
         ack.type = FrameType::kOutdateAck;
         send_or_queue(ack);
@@ -166,6 +178,11 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header,
   if (resync ? link.state != Connection::kSyncTarget : role == Role::kPrimary) {
     return wrong(resync ? "this node is not the target of a resync" : "this node is primary");
   }
+  if (link.epoch_writes >= kTransferEntries) {
+    return wrong(
+        std::to_string(link.epoch_writes) +
+        " writes before it are not in a closed and durable epoch: more than a peer may have");
+  }
   uint8_t* buffer = nullptr;
   if (data) {
     buffer = host.buffer_get(header.length);
@@ -179,6 +196,7 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header,
     link.epochs.push_back(std::move(epoch));
   }
   ++link.epochs.back().started;
+  ++link.epoch_writes;
   ++link.writes_out;
   if (resync) counters.resync_received_bytes += header.length;
 
@@ -283,10 +301,16 @@ void VolumeImpl::epoch_flushed() {
   while (!link.epochs.empty() && link.epochs.front().number <= link.epoch_flush_upto) {
     const std::vector<ByteRange>& ranges = link.epochs.front().resynced;
     resynced.insert(resynced.end(), ranges.begin(), ranges.end());
+    link.epoch_writes -= link.epochs.front().started;
     link.epochs.pop_front();
   }
   if (link.epochs.empty()) link.hard_wait = false;
   target_durable(resynced);
+  if (link.target_done.size() > kTargetPiecesMax) {
+    link_stop("the peer resyncs in pieces that make no whole chunks: " +
+              std::to_string(link.target_done.size()) + " of them");
+    return;
+  }
   send_written();
   FrameHeader done;
   done.type = FrameType::kEpochDone;

@@ -346,8 +346,13 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
     fail_frame(header, "no end of a resync is expected here");
     return Handled::kFailed;
   }
-  // R17: what the resync wrote is durable: the source has been told so for every epoch. Its
-  // generation is taken over now.
+  // R17: what the resync wrote is durable, which cleared its marks. Its generation is taken over
+  // now, and not on the source's word alone.
+  if (target && link_map()->count() != 0) {
+    fail_frame(header, std::to_string(link_map()->count()) +
+                           " chunks of the resync did not come, or are not durable yet");
+    return Handled::kFailed;
+  }
   link.target_finishing = true;
   if (target) {
     // The source's past, and what becomes its past with the answer: a third node may still be
@@ -362,8 +367,8 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   PeerSlot& peer = peer_slot(link.slot);
   peer.bitmap_generation = kGenerationNone;
   peer.last_generation = header.offset;
-  peer.flags &= ~(kSlotAllDirty | kSlotFullSync | kSlotSyncEnding);
-  link_map()->clear_all();
+  peer.flags &= ~(kSlotFullSync | kSlotSyncEnding);
+  if (link_map()->count() == 0) peer.flags &= ~kSlotAllDirty;
   link.target_done.clear();
   changed();
   const uint32_t serial = link.serial;

@@ -290,10 +290,11 @@ void VolumeImpl::stop(Done done) {
   drain_peer([this, done = std::move(done)](int, const std::string&) mutable {
     link_stop("the volume is being stopped");
     stopped = true;
-    role_changing = true;
     drop_suspended();
+    // What was let in before runs to its end.
     when_quiet(true, now_us + kQuietTimeoutUs,
                [this, done = std::move(done)](int error, const std::string& why) mutable {
+                 role_changing = true;
                  if (error != 0) {
                    done(error, why);
                    return;

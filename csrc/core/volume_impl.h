@@ -37,6 +37,11 @@ inline constexpr uint32_t kReceivedEpochsMax = 4096;
 // them together fit one frame.
 inline constexpr uint32_t kWrittenMax = kTransferEntries;
 static_assert((kWrittenMax + kReceivedWritesMax) * kWrittenRangeBytes <= kFramePayloadMax);
+// Answers that the peer does not read: honest peers have far fewer waiting.
+inline constexpr uint32_t kControlsMax = kTransferEntries;
+// Resynced ranges that do not make whole chunks yet: a source of ours sends the pieces of a few
+// chunks at a time, in order.
+inline constexpr uint32_t kTargetPiecesMax = kTransferEntries;
 inline constexpr uint32_t kEpochWritesMax = 256;  // bookkeeping close
 inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;
@@ -100,6 +105,8 @@ struct LinkState {
   uint32_t writes_out = 0;  // peer's writes under way here
   bool hard_wait = false;   // a hard barrier is not durable yet: nothing behind it is looked at
   std::deque<ReceivedEpoch> epochs;
+  uint64_t epoch_writes = 0;  // of all epochs in the list: a peer has no more in its transfer log
+  bool outdating = false;     // the peer's kOutdate is being made durable
   bool epoch_flushing = false;
   uint32_t epoch_flush_upto = 0;
   Io epoch_flush_io;

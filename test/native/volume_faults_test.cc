@@ -334,15 +334,23 @@ TEST_CASE("a peer that writes and reads no acknowledgement is held up") {
   pair.link_stranger(pair.b);
   pair.b.wire_bytes = 0;
   constexpr uint64_t kWrites = 140'000;
+  constexpr uint64_t kEpochWrites = 256;
   for (uint64_t i = 0; i < kWrites; ++i) {
     FrameHeader header;
     header.type = FrameType::kZeroes;
     header.flags = i % 2 == 0 ? kFrameAckWritten : 0;  // no two can be acknowledged as one range
     header.sequence = i + 1;
-    header.epoch = 1;
+    header.epoch = static_cast<uint32_t>(1 + i / kEpochWrites);
     header.offset = i % 1000 * 512;
     header.length = 512;
     pair.say(pair.b, header);
+    if (i % kEpochWrites != kEpochWrites - 1) continue;
+    FrameHeader barrier;
+    barrier.type = FrameType::kBarrier;
+    barrier.epoch = header.epoch;
+    barrier.sequence = header.sequence;
+    barrier.offset = kEpochWrites;
+    pair.say(pair.b, barrier);
   }
   // In pieces: a wire of 6 MiB looked at anew with each step would take long.
   const std::vector<uint8_t> bytes = std::exchange(pair.b.wire_in, {});
