@@ -102,10 +102,7 @@ function describe(error: unknown): string {
 const source = workerData as ScriptSource;
 try {
   const loaded = await load(source);
-  port.on('message', async (request: CallRequest) => {
-    await call(loaded, request);
-    post({ kind: 'buffers', bytes: process.memoryUsage().arrayBuffers });
-  });
+  port.on('message', (request: CallRequest) => void call(loaded, request));
   post({ kind: 'loaded', config: loaded.config });
 } catch (error) {
   const known = error instanceof TidemarkError;

@@ -117,6 +117,7 @@ class Node : public Host {
       throw std::runtime_error(failed->message);
     }
     warnings = attachment->warnings;
+    attachment_ = attachment.get();
     volume_ = std::make_unique<Volume>(*this, std::move(attachment), 512, !apart_);
   }
   // The process dies (the disk's cache stays), or the power goes.
@@ -142,6 +143,8 @@ class Node : public Host {
   }
   bool up() const { return volume_ != nullptr; }
   Volume& volume() { return *volume_; }
+  // The volume's own, to look at.
+  const Attachment& attachment() const { return *attachment_; }
   Disk& disk() { return disk_; }
   const Uuid& id() const { return id_; }
   uint64_t size() const { return split_.layout.geometry.volume_bytes; }
@@ -246,6 +249,7 @@ class Node : public Host {
   Split split_;
   Uuid id_;
   std::unique_ptr<Volume> volume_;
+  const Attachment* attachment_ = nullptr;
   std::vector<Io*> out_;
   std::vector<uint8_t> reserved_;
 };

@@ -31,8 +31,6 @@ export class ClusterNode {
   readonly volume: string;
   readonly paths: NodePaths;
   daemon: Daemon | null = null;
-  /** In the environment of its daemons, and of nothing else. */
-  daemonEnv: Record<string, string> = {};
   private readonly t: ScenarioContext;
   private readonly place: Place;
   private control: ControlClient | null = null;
@@ -76,7 +74,7 @@ export class ClusterNode {
   launch(...words: string[]): Daemon {
     this.daemon = Daemon.start(this.t, this.argv('up', ...words), {
       name: this.name,
-      env: { ...this.env, ...this.daemonEnv },
+      env: this.env,
     });
     return this.daemon;
   }

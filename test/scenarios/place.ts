@@ -5,7 +5,6 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockDevice } from '../tools/block-device.ts';
 import { NbdClient } from '../tools/nbd-client.ts';
-import { PATIENCE } from '../tools/patience.ts';
 import { modprobe, ramDisks, type ScenarioContext } from '../vm/guest/support.ts';
 
 const MIB = 1 << 20;
@@ -52,15 +51,15 @@ export interface Place {
 
 export const nbdPlace: Place = {
   kind: 'NBD',
-  patienceMs: 20_000 * PATIENCE,
-  scenarioMs: 45_000 * PATIENCE,
+  patienceMs: 20_000,
+  scenarioMs: 45_000,
   timeouts: {
     ping: 200,
-    peerTimeout: 2_000 * PATIENCE,
-    connectTimeout: 1_000 * PATIENCE,
+    peerTimeout: 2_000,
+    connectTimeout: 1_000,
     retryMin: 20,
     retryMax: 200,
-    recoveryTimeout: 2_000 * PATIENCE,
+    recoveryTimeout: 2_000,
   },
   backingBytes: 40 * MIB,
   commandsAreSlow: false,

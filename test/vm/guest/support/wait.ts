@@ -1,6 +1,5 @@
 // Waits for something to become true, by asking again until a deadline.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENCE } from '../../../tools/patience.ts';
 import { messageOf, type ScenarioContext } from './scenario.js';
 
 export interface WaitOptions {
@@ -8,7 +7,7 @@ export interface WaitOptions {
   intervalMs?: number;
 }
 
-const defaultTimeoutMs = 30_000 * PATIENCE;
+const defaultTimeoutMs = 30_000;
 const defaultIntervalMs = 50;
 
 /**
