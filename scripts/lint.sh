@@ -40,7 +40,7 @@ files() {
 }
 
 clang_format() {
-  files csrc test/native test/fuzz bench -- h cc | xargs -0 -r clang-format --dry-run -Werror
+  files csrc test/native test/fuzz test/sim/native bench -- h cc | xargs -0 -r clang-format --dry-run -Werror
 }
 
 links() {

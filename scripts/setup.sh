@@ -4,23 +4,31 @@
 #
 #   scripts/setup.sh <goal>
 #
-#   goal     Debian packages            node_modules  add-on  test programs  dist
-#   ts       -                          yes           -       -              yes
-#   native   build                      yes           yes     -              -
-#   build    build                      yes           yes     -              yes
-#   demo     build fio                  yes           yes     -              yes
-#   lint     lint                       yes           -       -              -
-#   unit     build unit                 yes           yes     yes            yes
-#   fuzz     build fuzz                 yes           -       fuzz targets   -
-#   e2e      build fio e2e              yes           yes     -              yes
-#   vm       build unit fio vm          yes           yes     yes            yes
-#   bench    build fio e2e vm           yes           yes     -              yes
-#   prebuilds build gyp                 yes           -       -              -
-#   test     all of them                yes           yes     yes            yes
-#   all      the same as test
+#   goal      Debian packages       node_modules  add-on  test programs  dist  under a sanitizer
+#   ts        -                     yes           -       -              yes   -
+#   sim       build                 yes           -       simulator      -     -
+#   native    build                 yes           yes     -              -     -
+#   build     build                 yes           yes     -              yes   -
+#   demo      build fio             yes           yes     -              yes   -
+#   lint      lint                  yes           -       -              -     -
+#   unit      build unit            yes           yes     yes            yes   -
+#   fuzz      build fuzz            yes           -       fuzz targets   -     -
+#   e2e       build fio e2e         yes           yes     -              yes   -
+#   vm        build unit fio vm     yes           yes     yes            yes   -
+#   bench     build fio e2e vm      yes           yes     -              yes   -
+#   prebuilds build gyp             yes           -       -              -     -
+#   memory    build unit            yes           -       -              -     C++ unit tests
+#   asan      build unit fio e2e    yes           -       -              yes   all
+#   ubsan     the same              yes           -       -              yes   all
+#   tsan      the same              yes           -       -              yes   all
+#   test      all of them           yes           yes     yes            yes   C++ unit tests
+#   all       the same as test
 #
-# The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake, and for the goals fuzz,
-# test and all the fuzz targets, in build/fuzz.
+# The test programs are tidemark-unit and tidemark-ublk-memory, in build/cmake, and the simulator's
+# add-on, build/simulator/tidemark_sim.node; goals without C++ unit tests do not need that one. Under a
+# sanitizer the C++ unit tests alone are in build/address-undefined; all, with the add-on, in
+# build/address, build/undefined or build/thread. The fuzz targets, for the goals fuzz, test and all, are in
+# build/fuzz.
 #
 # Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
 # packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
@@ -43,26 +51,36 @@ packages_of() {
     fio) echo fio=fio ;;
     e2e) echo libnbd-bin=nbdinfo nbdkit=nbdkit qemu-utils=qemu-img e2fsprogs=/sbin/mkfs.ext4 ;;
     vm) echo qemu-system-x86=qemu-system-x86_64 busybox-static=/var/lib/dpkg/info/busybox-static.list \
-      cpio=cpio e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
+      cpio=cpio dmsetup=/sbin/dmsetup e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
   esac
 }
 
 goal=${1:-}
+sim=no
+sanitizers=
 fuzz=no
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
+  sim) groups='build' native=no unit=no ts=no sim=yes ;;
   native) groups='build' native=yes unit=no ts=no ;;
   build) groups='build' native=yes unit=no ts=yes ;;
   demo) groups='build fio' native=yes unit=no ts=yes ;;
   lint) groups='lint' native=no unit=no ts=no ;;
-  unit) groups='build unit' native=yes unit=yes ts=yes ;;
+  unit) groups='build unit' native=yes unit=yes ts=yes sim=yes ;;
   fuzz) groups='build fuzz' native=no unit=no fuzz=yes ts=no ;;
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
-  test | all) groups='build lint unit fuzz fio e2e vm' native=yes unit=yes fuzz=yes ts=yes ;;
-  *) die "unknown goal '$goal': expected ts, native, build, demo, lint, unit, fuzz, e2e, vm, bench, prebuilds, test or all" ;;
+  memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
+  asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;
+  ubsan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=undefined ;;
+  tsan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=thread ;;
+  test | all)
+    groups='build lint unit fuzz fio e2e vm' native=yes unit=yes fuzz=yes ts=yes sim=yes
+    sanitizers=address,undefined
+    ;;
+  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, fuzz, e2e, vm, bench, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs
@@ -154,6 +172,42 @@ native() {
   [[ $unit == no ]] || stamp native "$(hash_of csrc CMakeLists.txt package-lock.json)"
 }
 
+simulator() {
+  local want
+  want=$(hash_of csrc lib test/sim CMakeLists.txt package-lock.json)
+  [[ -f build/simulator/tidemark_sim.node ]] && stamp_is sim "$want" && return 0
+  say 'building the simulator (test/sim/build.ts, cmake-js)'
+  local folder=build/cmake-sim
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $folder/CMakeCache.txt || rm -rf $folder
+  quietly sim-sources node --import tsx test/sim/build.ts
+  quietly sim-configure node_modules/.bin/cmake-js configure -O $folder -m --CDTIDEMARK_SIM=ON \
+    --CDTIDEMARK_SIM_CORE="$PWD/build/sim/csrc"
+  quietly sim node_modules/.bin/cmake-js build -O $folder -m -p "$(nproc)" --target tidemark_sim
+  stamp sim "$want"
+}
+
+# Under one sanitizer everything; under two at once the C++ unit tests, for 'npm test'.
+sanitized() {
+  local folder=build/${sanitizers/,/-} name=${sanitizers/,/-} want inputs=(csrc CMakeLists.txt test/native)
+  local tool configure build
+  if [[ $sanitizers == *,* ]]; then
+    configure=(cmake -S . -B "$folder" -DTIDEMARK_SANITIZE="$sanitizers" -DTIDEMARK_UNIT_TESTS=ON)
+    build=(cmake --build "$folder" --target tidemark-unit --parallel "$(nproc)")
+  else
+    inputs+=(package-lock.json test/vm/native)
+    tool=(node_modules/.bin/cmake-js -O "$folder" -m)
+    configure=("${tool[@]}" configure --CDTIDEMARK_SANITIZE="$sanitizers" --CDTIDEMARK_UNIT_TESTS=ON)
+    build=("${tool[@]}" build -p "$(nproc)")
+  fi
+  want=$(hash_of "${inputs[@]}")
+  [[ -x $folder/tidemark-unit ]] && stamp_is "$name" "$want" && return 0
+  say "building under the sanitizers: $sanitizers"
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$folder/CMakeCache.txt" || rm -rf "$folder"
+  quietly "$name-configure" "${configure[@]}"
+  quietly "$name" "${build[@]}"
+  stamp "$name" "$want"
+}
+
 fuzzers() {
   local want
   want=$(hash_of csrc CMakeLists.txt test/fuzz test/native)
@@ -185,5 +239,7 @@ typescript() {
 packages
 modules
 [[ $native == no ]] || native
+[[ $sim == no ]] || simulator
+[[ -z $sanitizers ]] || sanitized
 [[ $fuzz == no ]] || fuzzers
 [[ $ts == no ]] || typescript

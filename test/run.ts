@@ -1,15 +1,18 @@
 // Runs the test suites in order, and adds up what passed and failed.
 //
-//   node --import tsx test/run.ts [suite...] [--match=text]
+//   node --import tsx test/run.ts [suite...] [--match=text] [--sanitizer=address|undefined|thread]
 //
 //   lint    scripts/lint.sh, one test per linter
 //   native  tidemark-unit, the C++ unit tests
+//   memory  the same, built under the address and the undefined-behaviour sanitizer
 //   unit    test/unit/**/*.test.ts, in one process
 //   fuzz    test/fuzz/main.ts, each fuzz target for a few seconds from its corpus
 //   e2e     test/e2e/**/*.test.ts, each file a process with its own time limit
 //   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
 //
 // Without a suite, all of them. --match runs only the unit and e2e files whose path contains the text.
+// With --sanitizer: native, unit and e2e, each with the build under that sanitizer; what it reports about
+// any process of ours is a failure (tools/sanitizer.ts). scripts/sanitize.sh makes that build.
 // Each program gets a process group that ends with it, and a TMPDIR that is removed after it. A program
 // that crashes, hangs, leaves processes behind or runs no test is one failure more. The last line is
 // 'N passed, N failed'; the exit status is 1 if anything failed. scripts/test.sh prepares the checkout.
@@ -28,6 +31,7 @@ import {
   readUvuCounts,
 } from './tools/counts.js';
 import { killRunningGroups, runInGroup } from './tools/process-group.js';
+import { reportsIn, SANITIZERS, Sanitizer, type SanitizerName } from './tools/sanitizer.ts';
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60 * SECOND_MS;
@@ -69,7 +73,24 @@ async function testFiles(folder: string, match: string): Promise<string[]> {
     .sort();
 }
 
-const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
+interface Choice {
+  /** Text in the path of the files to run. */
+  match: string;
+  sanitizer: Sanitizer | null;
+}
+
+function tidemarkUnit(build: string, args: readonly string[] = []): Program {
+  return {
+    name: 'tidemark-unit',
+    command: `${build}/tidemark-unit`,
+    args: ['--no-colors', ...args],
+    limitMs: 10 * MINUTE_MS,
+    read: readDoctestCounts,
+    needs: `${build}/tidemark-unit`,
+  };
+}
+
+const SUITES: Record<string, (choice: Choice) => Promise<Program[]>> = {
   lint: async () => [
     {
       name: 'lint',
@@ -79,17 +100,11 @@ const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
       read: readPlainCounts,
     },
   ],
-  native: async () => [
-    {
-      name: 'tidemark-unit',
-      command: 'build/cmake/tidemark-unit',
-      args: ['--no-colors'],
-      limitMs: 5 * MINUTE_MS,
-      read: readDoctestCounts,
-      needs: 'build/cmake/tidemark-unit',
-    },
+  native: async ({ sanitizer }) => [
+    tidemarkUnit(sanitizer?.build ?? 'build/cmake', sanitizer?.unitArguments),
   ],
-  unit: async (match) => {
+  memory: async () => [tidemarkUnit('build/address-undefined')],
+  unit: async ({ match }) => {
     const files = await testFiles(UNIT_DIR, match);
     if (files.length === 0) return [];
     // uvu takes one pattern for the paths below its folder.
@@ -120,7 +135,7 @@ const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
       read: readPlainCounts,
     },
   ],
-  e2e: async (match) =>
+  e2e: async ({ match }) =>
     (await testFiles(E2E_DIR, match)).map((file) => ({
       name: file,
       command: process.execPath,
@@ -140,8 +155,18 @@ const SUITES: Record<string, (match: string) => Promise<Program[]>> = {
   ],
 };
 
+/** Of those above; the others have nothing native, or build it themselves. */
+const UNDER_SANITIZERS = ['native', 'unit', 'e2e'];
+
+/** Of one report, in the summary. */
+const REPORT_CHARS_MAX = 6_000;
+
 /** Runs one program and adds its counts, and what else is wrong with it, to the suite's result. */
-async function runProgram(program: Program, result: SuiteResult): Promise<void> {
+async function runProgram(
+  program: Program,
+  result: SuiteResult,
+  sanitizer: Sanitizer | null,
+): Promise<void> {
   const fail = (why: string) => {
     result.failed += 1;
     result.remarks.push(`${program.name}: ${why}`);
@@ -153,14 +178,17 @@ async function runProgram(program: Program, result: SuiteResult): Promise<void> 
   for (const file of program.files ?? []) {
     if (!(await readFile(file, 'utf8')).includes('.run()')) fail(`${file} never calls run()`);
   }
+  const limitMs = program.limitMs * (sanitizer?.patience ?? 1);
   const folder = await mkdtemp(join(tmpdir(), 'tidemark-test-'));
+  // Not inside: a program may remove what is in its own.
+  const reports = await mkdtemp(join(tmpdir(), 'tidemark-reports-'));
   try {
     const { output, code, signal, timedOut, leftBehind } = await runInGroup(
       program.command,
       program.args,
       {
-        limitMs: program.limitMs,
-        env: { ...process.env, TMPDIR: folder },
+        limitMs,
+        env: { ...process.env, TMPDIR: folder, ...sanitizer?.environment(reports) },
         onOutput: (text) => process.stdout.write(text),
       },
     );
@@ -172,18 +200,26 @@ async function runProgram(program: Program, result: SuiteResult): Promise<void> 
     }
     if (timedOut) {
       const what = counts ? 'did not exit after its tests' : 'did not finish';
-      fail(`${what} within ${program.limitMs / SECOND_MS} s, killed`);
+      fail(`${what} within ${limitMs / SECOND_MS} s, killed`);
     } else if (signal !== null) fail(`ended by ${signal}`);
     else if (counts === null) fail(`exit status ${code} without a summary of its tests`);
     else if (code !== 0 && counts.failed === 0) fail(`exit status ${code}, but no failed test`);
     else if (counts.passed + counts.failed === 0) fail('ran no test');
     if (leftBehind.length > 0) fail(`left processes behind, now killed: ${leftBehind.join(', ')}`);
+    for (const report of reportsIn(reports)) {
+      fail(`the sanitizer reports:\n${report.slice(0, REPORT_CHARS_MAX)}`);
+    }
   } finally {
     await rm(folder, { recursive: true, force: true });
+    await rm(reports, { recursive: true, force: true });
   }
 }
 
-async function runSuite(name: string, match: string): Promise<SuiteResult> {
+async function runSuite(
+  name: string,
+  match: string,
+  sanitizer: Sanitizer | null,
+): Promise<SuiteResult> {
   const result: SuiteResult = {
     name,
     passed: 0,
@@ -193,14 +229,14 @@ async function runSuite(name: string, match: string): Promise<SuiteResult> {
     remarks: [],
   };
   const start = performance.now();
-  const programs = await SUITES[name]!(match);
+  const programs = await SUITES[name]!({ match, sanitizer });
   if (programs.length === 0) {
     result.failed += 1;
     result.remarks.push(match === '' ? 'no test files' : `no test files match '${match}'`);
   }
   for (const program of programs) {
     process.stdout.write(`\n=== ${name}: ${program.name}\n`);
-    await runProgram(program, result);
+    await runProgram(program, result, sanitizer);
   }
   result.durationMs = performance.now() - start;
   return result;
@@ -232,20 +268,29 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 const { values, positionals } = parseArgs({
-  options: { match: { type: 'string', default: '' } },
+  options: { match: { type: 'string', default: '' }, sanitizer: { type: 'string' } },
   allowPositionals: true,
 });
-for (const name of positionals) {
-  if (!(name in SUITES)) {
-    const known = Object.keys(SUITES).join(', ');
-    process.stderr.write(`test/run.ts: unknown suite '${name}': expected ${known}\n`);
-    process.exit(2);
-  }
+function isSanitizer(name: string): name is SanitizerName {
+  return (SANITIZERS as string[]).includes(name);
 }
 
+function refuse(what: string, given: string, known: readonly string[]): never {
+  process.stderr.write(`test/run.ts: unknown ${what} '${given}': expected ${known.join(', ')}\n`);
+  process.exit(2);
+}
+
+let sanitizer: Sanitizer | null = null;
+if (values.sanitizer !== undefined) {
+  if (!isSanitizer(values.sanitizer)) refuse('sanitizer', values.sanitizer, SANITIZERS);
+  sanitizer = new Sanitizer(values.sanitizer);
+}
+const known = sanitizer === null ? Object.keys(SUITES) : UNDER_SANITIZERS;
+for (const name of positionals) if (!known.includes(name)) refuse('suite', name, known);
+
 const results: SuiteResult[] = [];
-for (const name of positionals.length > 0 ? positionals : Object.keys(SUITES)) {
-  results.push(await runSuite(name, values.match));
+for (const name of positionals.length > 0 ? positionals : known) {
+  results.push(await runSuite(name, values.match, sanitizer));
 }
 printSummary(results);
 const sum = (key: 'passed' | 'failed') => results.reduce((total, each) => total + each[key], 0);

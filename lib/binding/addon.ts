@@ -34,8 +34,13 @@ let loaded: NativeAddon | undefined;
  * @throws TidemarkError ADDON_LOAD, with the files that were looked for, when none fits this platform.
  */
 export function loadAddon(): NativeAddon {
-  loaded ??= new Addon(loadNative());
+  loaded ??= wrapAddon(loadNative());
   return loaded;
+}
+
+/** What {@link loadAddon} returns, of another native part with the same interface (the simulator's). */
+export function wrapAddon(native: NativeAddon): NativeAddon {
+  return new Addon(native);
 }
 
 function loadNative(): NativeAddon {

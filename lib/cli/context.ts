@@ -100,15 +100,17 @@ export class Context {
     return ControlClient.connect(socketPath(await this.loadConfig()));
   }
 
-  /** Calls one method of the daemon; --volume goes along. */
-  async call<T>(method: string, params: Record<string, unknown> = {}): Promise<T> {
+  /** Calls one method of the daemon; --volume goes along. Without a timeout, it waits as long as the daemon lives. */
+  async call<T>(
+    method: string,
+    params: Record<string, unknown> = {},
+    timeoutMs?: number,
+  ): Promise<T> {
     const client = await this.connect();
     try {
       const { volume } = this.options;
-      return await client.call<T>(method, {
-        ...(volume === undefined ? {} : { volume }),
-        ...params,
-      });
+      const all = { ...(volume === undefined ? {} : { volume }), ...params };
+      return await client.call<T>(method, all, timeoutMs);
     } finally {
       client.close();
     }

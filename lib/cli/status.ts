@@ -6,6 +6,8 @@ import type { Context } from './context.ts';
 import { statusText } from './status_text.ts';
 
 const WATCH_MS = 1000;
+/** A daemon answers at once, also while its replication worker is stuck; one that does not is stuck itself. */
+const ANSWER_MS = 10_000;
 const CLEAR_SCREEN = '\x1b[H\x1b[2J';
 
 export interface StatusFlags {
@@ -19,7 +21,7 @@ function render(status: StatusJson, flags: StatusFlags): string {
 
 export async function status(context: Context, flags: StatusFlags): Promise<void> {
   if (!flags.watch) {
-    process.stdout.write(render(await context.call<StatusJson>('status'), flags));
+    process.stdout.write(render(await context.call<StatusJson>('status', {}, ANSWER_MS), flags));
     return;
   }
   const client = await context.connect();
@@ -30,7 +32,7 @@ export async function status(context: Context, flags: StatusFlags): Promise<void
     let last = '';
     // Until the daemon goes, which ends this with DISCONNECTED.
     for (;;) {
-      const text = render(await client.call<StatusJson>('status', params), flags);
+      const text = render(await client.call<StatusJson>('status', params, ANSWER_MS), flags);
       if (text !== last) process.stdout.write(screen ? `${CLEAR_SCREEN}${text}` : text);
       last = text;
       await delay(WATCH_MS);

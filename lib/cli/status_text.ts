@@ -85,8 +85,10 @@ function volumeText(volume: VolumeJson): string {
 
 /** Ends with a newline. */
 export function statusText(status: StatusJson): string {
-  if (status.volumes.length === 0) return 'no volume is open yet\n';
-  return `${status.volumes.map(volumeText).join('\n\n')}\n`;
+  const { problem } = status.replication;
+  const head = problem === '' ? '' : `PROBLEM: ${problem}\n`;
+  if (status.volumes.length === 0) return `${head}no volume is open yet\n`;
+  return `${head}${status.volumes.map(volumeText).join('\n\n')}\n`;
 }
 
 /** Any JSON value as an indented outline, for metadata dumps and features. Ends with a newline. */

@@ -47,6 +47,9 @@ function report(status: StatusJson, write: (line: string) => void): void {
   for (const volume of status.volumes) write(`${volumeLine(volume)}\n`);
 }
 
+/** A clean stop that takes longer than this is told about. */
+const STOP_TOLD_MS = 10_000;
+
 /** The first signal stops cleanly, though by force when the device is in use; the second ends at once. */
 function handleSignals(daemon: Daemon, log: Logger): void {
   let signals = 0;
@@ -59,6 +62,11 @@ function handleSignals(daemon: Daemon, log: Logger): void {
       process.exit(EXIT.failed);
     }
     log.info(`${signal}: stopping`);
+    setTimeout(() => {
+      log.warn(
+        `still stopping after ${STOP_TOLD_MS / 1000} s; another signal ends the daemon at once, as if it were killed`,
+      );
+    }, STOP_TOLD_MS).unref();
     try {
       await daemon.stop(false);
     } catch (error) {

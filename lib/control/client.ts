@@ -86,7 +86,7 @@ export class ControlClient {
           ? null
           : setTimeout(() => {
               this.waiting.delete(id);
-              const message = `${method}: no answer from the daemon at ${this.path} within ${timeoutMs} ms`;
+              const message = `${method}: no answer from the daemon at ${this.path} within ${timeoutMs} ms: its main thread is stuck or busy, which its I/O does not depend on`;
               reject(new TidemarkError('TIMEOUT', message));
             }, timeoutMs);
       this.waiting.set(id, { resolve: resolve as (result: unknown) => void, reject, timer });

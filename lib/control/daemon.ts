@@ -4,6 +4,9 @@
  * Start: claim the control socket (so that a second daemon is refused at once) -> start the replication worker -> open
  * and, after a crash, recover each volume -> promote if asked. Stop: the other way round, device by device. Whatever
  * fails half way is undone; a killed daemon leaves its ublk devices to its successor.
+ *
+ * A replication worker that dies takes the volumes with it, as if the daemon had been killed. It is started again, and
+ * each volume is opened and recovered as after a crash; nobody has to come for that.
  */
 
 import type { Logger } from 'pino';
@@ -42,7 +45,12 @@ export interface DaemonOptions {
 /** How a daemon came to its end; null: it was told to stop. */
 export type DaemonEnd = Error | null;
 
-type State = 'starting' | 'running' | 'stopping' | 'stopped';
+type State = 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
+
+/** Pauses before a replication worker is started again: none when it had lived long enough, then doubled. */
+const RESTART_PAUSE_MIN_MS = 500;
+const RESTART_PAUSE_MAX_MS = 60_000;
+const LONG_ENOUGH_MS = 60_000;
 
 const METHODS = [
   'ping',
@@ -67,6 +75,13 @@ export class Daemon {
   private stopRequest: Promise<void> | null = null;
   private server: ControlServer | null = null;
   private replication: Replication | null = null;
+  private secrets: Array<string | null> = [];
+  private restarts = 0;
+  private lastDeath = '';
+  private restartPauseMs = 0;
+  private openedMs = 0;
+  private recovering: Promise<void> | null = null;
+  private wakeRestart: () => void = () => {};
 
   constructor(options: DaemonOptions) {
     this.options = options;
@@ -90,14 +105,29 @@ export class Daemon {
   private async startAll(): Promise<void> {
     const { options } = this;
     // Read before anything is touched.
-    const secrets = options.volumes.map((volume) => readSecret(volume.secret));
+    this.secrets = options.volumes.map((volume) => readSecret(volume.secret));
     this.server = await ControlServer.listen(options.socketPath, (request) => this.answer(request));
     options.onListening?.();
     this.checkStopping();
+    await this.openAll(new Set());
+    for (const volume of this.volumes.values()) {
+      this.checkStopping();
+      if (!options.primary) break;
+      if (volume.recovering) continue;
+      await volume.promote(options.force);
+    }
+    this.checkStopping();
+    this.state = 'running';
+  }
+
+  /** Starts the replication worker and opens all volumes; those in `serving` are recovered as primaries. */
+  private async openAll(serving: ReadonlySet<string>): Promise<void> {
+    const { options } = this;
     const replication = await options.startReplication();
     this.replication = replication;
+    this.openedMs = performance.now();
     replication.onEvent((event) => this.onEvent(event));
-    replication.onExit((error) => void this.onWorkerExit(error));
+    replication.onExit((error) => void this.onWorkerExit(replication, error));
     for (const [index, config] of options.volumes.entries()) {
       this.checkStopping();
       const volume = new ControlledVolume(config, {
@@ -109,24 +139,16 @@ export class Daemon {
         ),
         callPolicy: (name, policy, facts, deadlineMs) =>
           options.scripts.call(name, policy, facts, deadlineMs),
-        secret: secrets[index]!,
+        secret: this.secrets[index]!,
         log: options.log,
       });
       this.volumes.set(config.name, volume);
-      await volume.start();
+      await volume.start(serving.has(config.name));
     }
-    for (const volume of this.volumes.values()) {
-      this.checkStopping();
-      if (!options.primary) break;
-      if (volume.recovering) continue;
-      await volume.promote(options.force);
-    }
-    this.checkStopping();
-    this.state = 'running';
   }
 
   private checkStopping(): void {
-    if (this.state !== 'starting') {
+    if (this.state === 'stopping' || this.state === 'stopped') {
       throw new TidemarkError('STOPPING', 'the daemon was told to stop while it started');
     }
   }
@@ -149,6 +171,13 @@ export class Daemon {
       this.state = 'stopping';
       // It ends with STOPPING, or with a failure of its own, and has torn everything down.
       await this.starting?.catch(() => undefined);
+      return;
+    }
+    if (before === 'recovering') {
+      this.state = 'stopping';
+      this.wakeRestart();
+      await this.recovering;
+      await this.tearDown(null);
       return;
     }
     const stopped: ControlledVolume[] = [];
@@ -217,18 +246,78 @@ export class Daemon {
     await this.server?.close();
   }
 
-  private async onWorkerExit(error: Error): Promise<void> {
+  private async onWorkerExit(replication: Replication, error: Error): Promise<void> {
+    // Of a worker that was given up already, or one whose end is expected.
+    if (replication !== this.replication) return;
     if (this.state === 'stopping' || this.state === 'stopped') return;
     const { log, scripts } = this.options;
-    log.fatal(`the replication worker died: ${error.message}`);
-    this.state = 'stopped';
-    this.server?.stopListening();
-    await scripts.close();
-    this.end(
-      new TidemarkError('WORKER', `the replication worker died: ${error.message}`, {
-        cause: error,
-      }),
+    log.error(`the replication worker died: ${error.message}`);
+    this.lastDeath = error.message;
+    if (this.state === 'starting') {
+      this.state = 'stopped';
+      this.server?.stopListening();
+      await scripts.close();
+      this.end(
+        new TidemarkError('WORKER', `the replication worker died: ${error.message}`, {
+          cause: error,
+        }),
+      );
+      return;
+    }
+    // While it recovers, the attempt that is under way fails with the same error, and is repeated.
+    if (this.state === 'recovering') return;
+    this.state = 'recovering';
+    const text = `the replication worker died and is started again: ${error.message}`;
+    for (const name of this.volumes.keys()) this.tell({ volume: name, kind: 'error', text });
+    this.recovering = this.recoverWorker();
+  }
+
+  /** Until all volumes are open again, the daemon is told to stop, or a volume cannot be opened. */
+  private async recoverWorker(): Promise<void> {
+    const { log } = this.options;
+    const serving = new Set<string>();
+    for (;;) {
+      for (const volume of this.volumes.values()) {
+        if (volume.serving) serving.add(volume.name);
+        volume.abandon();
+      }
+      this.volumes.clear();
+      this.replication = null;
+      if (performance.now() - this.openedMs > LONG_ENOUGH_MS) this.restartPauseMs = 0;
+      await this.pauseRestart();
+      if (this.state !== 'recovering') return;
+      this.restarts += 1;
+      try {
+        await this.openAll(serving);
+        this.checkStopping();
+        this.state = 'running';
+        log.info('the replication worker runs again, and all volumes are open');
+        return;
+      } catch (error) {
+        const { code, message } = error as TidemarkError;
+        if (code === 'STOPPING') return;
+        if (code !== 'WORKER_EXITED' && code !== 'WORKER_FAILED') {
+          log.fatal(`not recovered from the death of the replication worker: ${message}`);
+          await this.tearDown(error as Error);
+          return;
+        }
+      }
+    }
+  }
+
+  private async pauseRestart(): Promise<void> {
+    const pauseMs = this.restartPauseMs;
+    this.restartPauseMs = Math.min(
+      Math.max(pauseMs * 2, RESTART_PAUSE_MIN_MS),
+      RESTART_PAUSE_MAX_MS,
     );
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, pauseMs);
+      this.wakeRestart = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   private onEvent(event: ReplicationEvent): void {
@@ -237,6 +326,10 @@ export class Daemon {
     const about = { volume, event: kind, ...(peer === undefined ? {} : { peer }) };
     this.options.log[level](about, text === '' ? kind : text);
     this.volumes.get(volume)?.onEvent(event);
+    this.tell(event);
+  }
+
+  private tell({ volume, kind, peer, text }: ReplicationEvent): void {
     const told: ControlEvent = {
       volume,
       kind,
@@ -265,6 +358,9 @@ export class Daemon {
     }
     if (this.state === 'starting') {
       throw new TidemarkError('STARTING', `${method}: the daemon is still starting`);
+    }
+    if (this.state === 'recovering') {
+      throw new TidemarkError('RECOVERING', `${method}: ${this.problem()}`);
     }
     return this.change(request);
   }
@@ -323,6 +419,21 @@ export class Daemon {
       if (volume.open) volumes.push(await volume.status());
     }
     const { version, node } = this.options;
-    return { version, node, pid: process.pid, volumes };
+    const { restarts, lastDeath } = this;
+    const replication = { problem: this.problem(), restarts, last_death: lastDeath };
+    return { version, node, pid: process.pid, replication, volumes };
+  }
+
+  /** What is wrong with the replication worker, for people; '' when nothing is. */
+  private problem(): string {
+    if (this.state === 'recovering') {
+      return `the replication worker died (${this.lastDeath}) and is being started again; each volume is recovered as after a crash`;
+    }
+    const stuckMs = Math.max(0, ...[...this.volumes.values()].map((volume) => volume.stuckMs));
+    if (stuckMs === 0) return '';
+    return (
+      `the replication worker has not answered for ${(stuckMs / 1000).toFixed(1)} s: links are given up by their timeouts, ` +
+      'and local I/O goes on; what is told here is old. Should it never answer again, end the daemon (SIGKILL) and start it anew'
+    );
   }
 }

@@ -48,6 +48,8 @@ export interface VolumeJson {
   /** I/O waits, and why. */
   suspended: boolean;
   suspend_reason: string;
+  /** How old all this is: more than a moment only while the replication worker does not answer. */
+  status_age_ms: number;
   generations: { current: string };
   activity_log: { extents: number; hot: number; extent_bytes: number; transactions: number };
   io: {
@@ -86,12 +88,23 @@ export interface StatusJson {
   version: string;
   node: string;
   pid: number;
+  replication: ReplicationJson;
   volumes: VolumeJson[];
+}
+
+/** The worker that has the links. */
+export interface ReplicationJson {
+  /** What is wrong with it, for people; '' when nothing is. */
+  problem: string;
+  /** How often it died and was started again since the daemon started, and of what the last time. */
+  restarts: number;
+  last_death: string;
 }
 
 export interface StatusSource {
   config: VolumeConfig;
   status: ReplicationStatus;
+  ageMs: number;
   values: PolicyValues;
   failures: Partial<Record<PolicyName, string>>;
   meter: ResyncMeter;
@@ -149,6 +162,7 @@ export function volumeJson(source: StatusSource): VolumeJson {
     chunk_bytes: native.chunkBytes,
     suspended: native.suspended,
     suspend_reason: native.suspended ? source.recovery || native.suspendReason : '',
+    status_age_ms: source.ageMs,
     generations: { current: native.current },
     activity_log: {
       extents: native.logExtents,

@@ -2,9 +2,10 @@
  * One volume of a running daemon: the order in which it is opened, recovered, promoted, demoted and closed. Role
  * changes run one after another; status never waits for them.
  *
- * Recovery (R18), when a ublk device waits for its successor: open with I/O suspended, dial the peers, promote, take
- * the device over, ask the peers; when nothing speaks against it, I/O goes on. Otherwise it stays suspended, status
- * says why, and the question is asked again whenever a peer comes or goes.
+ * Recovery (R18), when a ublk device waits for its successor or the replication worker died under a primary: open with
+ * I/O suspended, dial the peers, promote, take the device over (an NBD export is made anew), ask the peers; when nothing
+ * speaks against it, I/O goes on. Otherwise it stays suspended, status says why, and the question is asked again whenever
+ * a peer comes or goes.
  */
 
 import type { Logger } from 'pino';
@@ -12,12 +13,13 @@ import { TidemarkError } from '../binding/errors.ts';
 import type { AttachReport } from '../binding/native.ts';
 import type { VolumeConfig } from '../config/resolved.ts';
 import { Evaluator, type PolicyCaller } from '../policy/evaluator.ts';
-import type { Replication, ReplicationEvent } from '../replication/api.ts';
+import type { FrontendSpec, Replication, ReplicationEvent } from '../replication/api.ts';
 import { type Clock, systemClock } from '../replication/clock.ts';
 import type { DeviceRecord } from './device_record.ts';
 import { ResyncMeter } from './resync_meter.ts';
 import { frontendSpec, volumeSpec } from './specs.ts';
 import { type VolumeJson, volumeJson } from './status.ts';
+import { StatusWatch } from './status_watch.ts';
 
 /** Samples for policies and for the speed of a resync. */
 const SAMPLE_MS = 1000;
@@ -25,6 +27,13 @@ const SAMPLE_MS = 1000;
 const RECOVERY_RETRY_MS = 2000;
 
 const PEER_EVENTS = new Set(['peer-up', 'peer-down', 'peer-seen', 'peer-refused', 'link-state']);
+
+/** A frontend whose I/O recovery has not let go on yet; null: the node serves none. */
+interface Pending {
+  frontend: FrontendSpec | null;
+  /** For people. */
+  device: string;
+}
 
 export interface VolumeContext {
   replication: Replication;
@@ -46,8 +55,10 @@ export class ControlledVolume {
   private turn: Promise<unknown> = Promise.resolve();
   private attached = false;
   private recovers = false;
-  /** Number of the device whose I/O recovery has not let go on yet; null: none. */
-  private pendingDevice: number | null = null;
+  private pending: Pending | null = null;
+  /** Primary, or about to be again: what a new replication worker has to bring back. */
+  private isServing = false;
+  private readonly watch: StatusWatch;
   private closing = false;
   private wakeRecovery: (() => void) | null = null;
   private recoveryLoop: Promise<void> = Promise.resolve();
@@ -58,6 +69,7 @@ export class ControlledVolume {
     this.config = config;
     this.context = context;
     this.clock = context.clock ?? systemClock;
+    this.watch = new StatusWatch(() => context.replication.status(config.name), this.clock);
     this.evaluator = new Evaluator(config, {
       call: context.callPolicy,
       apply: (values) => {
@@ -96,18 +108,26 @@ export class ControlledVolume {
     return { id, noted: noted === id };
   }
 
-  /** Opens the volume, starts its links and, after a crash, recovers it. It is secondary afterwards, or recovered. */
-  async start(): Promise<void> {
+  /** It was primary, so that whoever opens it after its replication worker died has to bring that back. */
+  get serving(): boolean {
+    return this.isServing;
+  }
+
+  /**
+   * Opens the volume, starts its links and, after a crash, recovers it. It is secondary afterwards, or recovered.
+   * `serving`: it was primary in this process, under a replication worker that died.
+   */
+  async start(serving = false): Promise<void> {
     const { replication, log } = this.context;
     const waiting = this.waitingDevice();
     const report = await replication.open(
-      volumeSpec(this.config, this.context.secret, waiting !== null),
+      volumeSpec(this.config, this.context.secret, waiting !== null || serving),
     );
     this.attached = true;
     this.logAttach(report);
     await replication.setPolicy(this.name, this.evaluator.values);
     // Before the first dial, so that a function decides about the first peer too.
-    this.evaluator.peersChanged(await replication.status(this.name));
+    this.evaluator.peersChanged(await this.watch.ask());
     await this.evaluator.settled();
     this.stopSampling = this.clock.every(SAMPLE_MS, () => void this.sample());
     // The crash of another volume's daemon leaves devices too: one that is neither noted as ours nor fits a crash of
@@ -117,7 +137,16 @@ export class ControlledVolume {
         { volume: this.name },
         `taking over /dev/ublkb${waiting.id} from a daemon that died`,
       );
-      await this.recover(waiting.id);
+      const frontend = frontendSpec(this.name, this.config.local.frontend!, waiting.id);
+      await this.recover({ frontend, device: `/dev/ublkb${waiting.id}` });
+      return;
+    }
+    if (serving) {
+      const { frontend } = this.config.local;
+      await this.recover({
+        frontend: frontend && frontendSpec(this.name, frontend, null),
+        device: frontend === null ? this.name : `the ${frontend.kind} device of ${this.name}`,
+      });
       return;
     }
     if (waiting !== null) await replication.resume(this.name);
@@ -137,9 +166,10 @@ export class ControlledVolume {
     log.info(about, `attached ${this.config.local.backing}, ${report.volumeBytes} bytes`);
   }
 
-  private async recover(deviceId: number): Promise<void> {
+  private async recover(pending: Pending): Promise<void> {
     this.recovers = true;
-    this.pendingDevice = deviceId;
+    this.isServing = true;
+    this.pending = pending;
     this.recovery = 'recovering after a crash: asking the peers';
     await this.context.replication.startLinks(this.name);
     await this.inTurn(() => this.recoverOnce(false));
@@ -147,7 +177,7 @@ export class ControlledVolume {
   }
 
   private async retryRecovery(): Promise<void> {
-    while (this.pendingDevice !== null && !this.closing) {
+    while (this.pending !== null && !this.closing) {
       await new Promise<void>((resolve) => {
         const cancel = this.clock.after(RECOVERY_RETRY_MS, resolve);
         this.wakeRecovery = () => {
@@ -177,8 +207,8 @@ export class ControlledVolume {
    */
   private async recoverOnce(force: boolean): Promise<void> {
     const { replication, record, log } = this.context;
-    const deviceId = this.pendingDevice;
-    if (deviceId === null || this.closing) return;
+    const { pending } = this;
+    if (pending === null || this.closing) return;
     const { native } = await replication.status(this.name);
     if (native.role !== 'primary') {
       try {
@@ -188,9 +218,8 @@ export class ControlledVolume {
         return;
       }
     }
-    if (native.device === '') {
-      const frontend = frontendSpec(this.name, this.config.local.frontend!, deviceId);
-      record.write(await replication.startFrontend(this.name, frontend));
+    if (native.device === '' && pending.frontend !== null) {
+      record.write(await replication.startFrontend(this.name, pending.frontend));
     }
     if (!force) {
       const reason = await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout);
@@ -201,9 +230,9 @@ export class ControlledVolume {
       }
     }
     await replication.resume(this.name);
-    this.pendingDevice = null;
+    this.pending = null;
     this.setRecovery('');
-    log.info({ volume: this.name }, `recovered: I/O on /dev/ublkb${deviceId} goes on`);
+    log.info({ volume: this.name }, `recovered: I/O on ${pending.device} goes on`);
   }
 
   /** Role changes one after another. */
@@ -221,14 +250,15 @@ export class ControlledVolume {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
       const { replication, record, log } = this.context;
-      if (this.pendingDevice !== null) await this.recoverOnce(force);
-      if (this.pendingDevice !== null) {
+      if (this.pending !== null) await this.recoverOnce(force);
+      if (this.pending !== null) {
         const message = `${this.name} stays suspended: ${this.recovery}; --force lets its I/O go on all the same`;
         throw new TidemarkError('SUSPENDED', message);
       }
       const { native } = await replication.status(this.name);
       const was = native.role;
       if (was !== 'primary') await replication.promote(this.name, force);
+      this.isServing = true;
       const { frontend } = this.config.local;
       if (frontend === null) return { device: null };
       if (native.device !== '') return { device: native.device };
@@ -242,9 +272,14 @@ export class ControlledVolume {
         return { device };
       } catch (error) {
         if (was !== 'primary') {
-          await replication.demote(this.name).catch((failure: Error) => {
-            log.error({ volume: this.name }, `not demoted again: ${failure.message}`);
-          });
+          await replication.demote(this.name).then(
+            () => {
+              this.isServing = false;
+            },
+            (failure: Error) => {
+              log.error({ volume: this.name }, `not demoted again: ${failure.message}`);
+            },
+          );
         }
         throw error;
       }
@@ -259,14 +294,15 @@ export class ControlledVolume {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
       await this.stopFrontendNow(force);
-      if (this.pendingDevice !== null) {
+      if (this.pending !== null) {
         // The device and what waited on it are gone: there is no I/O left that an answer could be asked for.
-        this.pendingDevice = null;
+        this.pending = null;
         await this.context.replication.resume(this.name);
         this.setRecovery('');
       }
       const { native } = await this.context.replication.status(this.name);
       if (native.role === 'primary') await this.context.replication.demote(this.name);
+      this.isServing = false;
       this.context.log.info({ volume: this.name }, 'secondary');
     });
   }
@@ -280,7 +316,7 @@ export class ControlledVolume {
     const { replication, record } = this.context;
     const { native } = await replication.status(this.name);
     if (native.device === '') return false;
-    if (this.pendingDevice !== null && !force) {
+    if (this.pending !== null && !force) {
       // A device is synced before it goes, and that would wait for what is suspended.
       const message = `${this.name} stays suspended: ${this.recovery}; --force takes its device away, and what waits on it fails`;
       throw new TidemarkError('SUSPENDED', message);
@@ -298,12 +334,18 @@ export class ControlledVolume {
     return this.inTurn(() => this.stopFrontendNow(force));
   }
 
+  /** How long the replication worker has owed an answer, once that is too long; 0: it answers. */
+  get stuckMs(): number {
+    return this.watch.stuckMs;
+  }
+
   async status(): Promise<VolumeJson> {
-    const status = await this.context.replication.status(this.name);
+    const { status, ageMs } = await this.watch.latest();
     this.meter.learn(status.native);
     return volumeJson({
       config: this.config,
       status,
+      ageMs,
       values: this.evaluator.values,
       failures: this.evaluator.failures,
       meter: this.meter,
@@ -345,7 +387,7 @@ export class ControlledVolume {
     if (this.sampling) return;
     this.sampling = true;
     try {
-      const status = await this.context.replication.status(this.name);
+      const status = await this.watch.ask();
       this.meter.learn(status.native);
       if (this.evaluator.active) this.evaluator.sample(status);
     } catch {
@@ -353,6 +395,14 @@ export class ControlledVolume {
     } finally {
       this.sampling = false;
     }
+  }
+
+  /** Its replication worker is gone, and with it all that it had opened; nothing is done with this volume any more. */
+  abandon(): void {
+    this.closing = true;
+    this.wakeRecovery?.();
+    this.evaluator.stop();
+    this.stopSampling();
   }
 
   /** Clean stop, without the frontend: that was stopped before. */

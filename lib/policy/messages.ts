@@ -41,4 +41,6 @@ export type WorkerMessage =
     }
   | { kind: 'answer'; id: number; value: unknown }
   /** `place`: 'file:line:column' in the script, or only its path. */
-  | { kind: 'exception' | 'invalid'; id: number; place: string; message: string };
+  | { kind: 'exception' | 'invalid'; id: number; place: string; message: string }
+  /** Behind each of those: what the script holds outside the heap, in buffers. */
+  | { kind: 'buffers'; bytes: number };

@@ -23,8 +23,9 @@ import type {
 
 /** Loading includes starting a thread and compiling the script, which takes seconds on an emulated CPU. */
 export const LOAD_DEADLINE_MS = 30_000;
-/** A script that wants more has a leak. */
+/** A script that wants more has a leak: on the heap, or in buffers, which are no part of it. */
 const HEAP_MIB_MAX = 256;
+const BUFFERS_BYTES_MAX = 256 * 1024 * 1024;
 const RELOAD_PAUSE_MIN_MS = 500;
 const RELOAD_PAUSE_MAX_MS = 60_000;
 
@@ -153,7 +154,9 @@ export class ScriptHost {
 
   private adopt(worker: Worker): void {
     this.worker = worker;
-    worker.on('message', (message: WorkerMessage) => this.receive(message));
+    worker.on('message', (message: WorkerMessage) => {
+      if (this.worker === worker) this.receive(message);
+    });
     const gone = (why: string) => {
       if (this.worker !== worker) return;
       const idle = this.running === null;
@@ -179,6 +182,10 @@ export class ScriptHost {
 
   private receive(message: WorkerMessage): void {
     if (message.kind === 'loaded' || message.kind === 'failed') return;
+    if (message.kind === 'buffers') {
+      this.weigh(message.bytes);
+      return;
+    }
     const call = this.running;
     if (call === null || call.request.id !== message.id) return;
     this.finish();
@@ -192,6 +199,18 @@ export class ScriptHost {
       call.reject(new TidemarkError(code, text));
     }
     this.startNext();
+  }
+
+  /** The heap's limit is the engine's; what is outside it is counted here, after each call. */
+  private weigh(bytes: number): void {
+    if (bytes <= BUFFERS_BYTES_MAX) return;
+    const mib = (count: number) => `${Math.round(count / 1024 / 1024)} MiB`;
+    const why = `the script holds ${mib(bytes)} in buffers, more than ${mib(BUFFERS_BYTES_MAX)}`;
+    const worker = this.worker;
+    this.lose(new TidemarkError('POLICY_WORKER', `the policy worker is replaced: ${why}`));
+    this.options.onProblem?.(`the policy worker is replaced: ${why}`);
+    void worker?.terminate();
+    this.replace();
   }
 
   private finish(): void {

@@ -102,7 +102,10 @@ function describe(error: unknown): string {
 const source = workerData as ScriptSource;
 try {
   const loaded = await load(source);
-  port.on('message', (request: CallRequest) => void call(loaded, request));
+  port.on('message', async (request: CallRequest) => {
+    await call(loaded, request);
+    post({ kind: 'buffers', bytes: process.memoryUsage().arrayBuffers });
+  });
   post({ kind: 'loaded', config: loaded.config });
 } catch (error) {
   const known = error instanceof TidemarkError;

@@ -13,6 +13,8 @@ import type {
 } from './api.ts';
 import { type CallName, fromRecord, type Report } from './rpc.ts';
 
+/** Batches pass through it and nothing is kept: who needs more has a leak, which must not cost the whole process. */
+const HEAP_MIB_MAX = 512;
 /** How long the worker may take to end after it closed its volumes. */
 const EXIT_MS = 5_000;
 
@@ -40,6 +42,7 @@ class ReplicationClient implements Replication {
   constructor() {
     this.#worker = startThread(new URL('./worker.ts', import.meta.url), {
       name: 'tidemark-replication',
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB_MAX },
     });
     this.#worker.on('message', (report: Report) => this.#onReport(report));
     this.#worker.on('error', (error: unknown) => {

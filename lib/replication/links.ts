@@ -18,20 +18,14 @@
  */
 import type { PeerLinkStatus } from './api.ts';
 import type { HandshakeOutcome, Refusal } from './handshake.ts';
-import type { RefusalCode } from './messages.ts';
+import { PeerEntry, type RetryOptions } from './peer_entry.ts';
 
 /** An own dial whose other end said nothing for so long does not keep the peer's own dial out. */
 export const DIAL_PRECEDENCE_MS = 1_000;
-/** Immediate retries in a row after the state changed during a handshake. */
-export const STALE_RETRIES_MAX = 5;
 
-export interface LinksOptions {
+export interface LinksOptions extends RetryOptions {
   node: string;
   peers: string[];
-  retryMinMs: number;
-  retryMaxMs: number;
-  /** 0 <= value < 1 */
-  random(): number;
 }
 
 export type LinksAction =
@@ -47,26 +41,6 @@ export type LinksAction =
       text: string;
     };
 
-interface Entry {
-  name: string;
-  /** Not StandAlone. */
-  wanted: boolean;
-  discardMine: boolean;
-  halted: 'SplitBrain' | 'Unrelated' | null;
-  refused: boolean;
-  reason: string;
-  /** The last refusal that was told as an event; the same one again is no news. */
-  told: string;
-  attempts: number;
-  /** As PeerLinkStatus has it. */
-  reachable: boolean | null;
-  staleRetries: number;
-  retryAt: number;
-  dial: { id: number; openedAt: number | null; greeted: boolean } | null;
-  /** Answered while probing: not dialled again. */
-  asked: boolean;
-}
-
 interface Holder {
   id: number;
   peer: string;
@@ -74,20 +48,9 @@ interface Holder {
   phase: 'handshake' | 'preparing' | 'linked' | 'stopping';
 }
 
-/** Refusals that pass by themselves: not shown as Refused. */
-const PASSING: ReadonlySet<RefusalCode> = new Set([
-  'BUSY',
-  'DUPLICATE',
-  'STALE',
-  'STANDALONE',
-  'NOT_SELECTED',
-  'CLOSING',
-  'TIMEOUT',
-]);
-
 export class Links {
   readonly #options: LinksOptions;
-  readonly #entries: Map<string, Entry>;
+  readonly #entries: Map<string, PeerEntry>;
   #selected: string[];
   #started = false;
   #probing = false;
@@ -99,26 +62,7 @@ export class Links {
   constructor(options: LinksOptions) {
     this.#options = options;
     this.#selected = [...options.peers];
-    this.#entries = new Map(
-      options.peers.map((name) => [
-        name,
-        {
-          name,
-          wanted: true,
-          discardMine: false,
-          halted: null,
-          refused: false,
-          reason: '',
-          told: '',
-          attempts: 0,
-          reachable: null,
-          staleRetries: 0,
-          retryAt: 0,
-          dial: null,
-          asked: false,
-        },
-      ]),
-    );
+    this.#entries = new Map(options.peers.map((name) => [name, new PeerEntry(name, options)]));
   }
 
   /** For a connection that came in. */
@@ -264,7 +208,7 @@ export class Links {
       if (holder?.id !== id) return;
       holder.phase = 'linked';
       const entry = this.#entry(holder.peer);
-      this.#calm(entry);
+      entry.calm();
       entry.reachable = true;
       entry.discardMine = false;
       entry.reason = '';
@@ -294,7 +238,9 @@ export class Links {
       if (held) this.#holder = null;
       if (dialled) entry.dial = null;
       // What strangers send, and what was refused at the claim, says nothing about the peer.
-      if (held || dialled) this.#settle(entry, outcome, dialled, now);
+      if (!held && !dialled) return;
+      const news = entry.settle(outcome, dialled, now);
+      if (news !== null) this.#event('peer-refused', peer, news);
     });
   }
 
@@ -307,7 +253,7 @@ export class Links {
       this.#holder = null;
       entry.reachable = null;
       if (entry.wanted) entry.reason = why;
-      entry.retryAt = now + this.#jitter(this.#options.retryMinMs);
+      entry.retrySoon(now);
       this.#event('peer-down', peer, quiet ? '' : why);
     });
   }
@@ -335,7 +281,7 @@ export class Links {
     return { connection, linked, attempts, reachable, reason: linked ? '' : this.#reason(entry) };
   }
 
-  #connection(entry: Entry): PeerLinkStatus['connection'] {
+  #connection(entry: PeerEntry): PeerLinkStatus['connection'] {
     if (!entry.wanted) return 'StandAlone';
     if (entry.halted) return entry.halted;
     if (entry.refused) return 'Refused';
@@ -343,7 +289,7 @@ export class Links {
     return entry.dial ? 'Connecting' : 'Unconnected';
   }
 
-  #reason(entry: Entry): string {
+  #reason(entry: PeerEntry): string {
     if (!entry.wanted || entry.halted || entry.refused) return entry.reason;
     if (!this.#selected.includes(entry.name)) return 'not selected by policy';
     const holder = this.#holder;
@@ -362,25 +308,25 @@ export class Links {
     this.#actions.push({ do: 'event', kind, peer, text });
   }
 
-  #entry(peer: string): Entry {
+  #entry(peer: string): PeerEntry {
     const entry = this.#entries.get(peer);
     if (!entry) throw new RangeError(`no peer '${peer}'`);
     return entry;
   }
 
-  #dialling(id: number): Entry | undefined {
+  #dialling(id: number): PeerEntry | undefined {
     for (const entry of this.#entries.values()) if (entry.dial?.id === id) return entry;
     return undefined;
   }
 
-  #drop(entry: Entry, refusal: Refusal): void {
+  #drop(entry: PeerEntry, refusal: Refusal): void {
     const id = entry.dial?.id;
     entry.dial = null;
     if (id !== undefined) this.#actions.push({ do: 'drop', id, refusal });
   }
 
   /** Whatever connects to this peer is to end. */
-  #letGo(entry: Entry, refusal: Refusal): void {
+  #letGo(entry: PeerEntry, refusal: Refusal): void {
     const holder = this.#holder;
     if (holder?.peer === entry.name) {
       if (holder.phase === 'linked') {
@@ -441,69 +387,7 @@ export class Links {
     return { code: 'DUPLICATE', reason };
   }
 
-  #calm(entry: Entry): void {
-    entry.attempts = 0;
-    entry.staleRetries = 0;
-    entry.halted = null;
-    entry.refused = false;
-  }
-
-  #settle(entry: Entry, outcome: HandshakeOutcome, dialled: boolean, now: number): void {
-    const soon = now + this.#jitter(this.#options.retryMinMs);
-    entry.reachable =
-      outcome.kind === 'refused' ? outcome.code !== 'TIMEOUT' : outcome.kind !== 'failed';
-    if (outcome.kind === 'probed') {
-      entry.asked = true;
-      this.#calm(entry);
-      entry.reason = '';
-      entry.retryAt = soon;
-      return;
-    }
-    if (outcome.kind === 'conflict') {
-      const { kind, reason } = outcome.decision;
-      const halted = kind === 'splitBrain' ? 'SplitBrain' : 'Unrelated';
-      if (entry.halted !== halted) this.#event('peer-refused', entry.name, reason);
-      Object.assign(entry, { halted, refused: false, reason });
-      entry.asked = true;
-      return;
-    }
-    const { reason } = outcome;
-    const code = outcome.kind === 'refused' ? outcome.code : 'TIMEOUT';
-    if (outcome.kind === 'refused' && outcome.decision) entry.asked = true;
-    if (code === 'STALE' && entry.staleRetries < STALE_RETRIES_MAX) {
-      entry.staleRetries += 1;
-      // The side that dialled tries again at once, the other leaves it the first move.
-      entry.retryAt = dialled ? now : soon;
-    } else if (code === 'DUPLICATE' || code === 'BUSY') {
-      // A busy peer counts as tried, so that the next one gets its turn; the time to wait does not grow.
-      if (code === 'BUSY') entry.attempts += 1;
-      entry.refused = false;
-      entry.reason = reason;
-      entry.retryAt = soon;
-    } else {
-      const refused = !PASSING.has(code);
-      if (refused && entry.told !== reason) {
-        entry.told = reason;
-        this.#event('peer-refused', entry.name, reason);
-      }
-      entry.refused = refused;
-      entry.reason = reason;
-      entry.attempts += 1;
-      entry.retryAt = now + this.#backoff(entry.attempts);
-    }
-  }
-
-  #jitter(ms: number): number {
-    return Math.round(ms * (0.5 + this.#options.random() / 2));
-  }
-
-  #backoff(attempts: number): number {
-    const { retryMinMs, retryMaxMs } = this.#options;
-    // 2^30 of anything is over every maximum.
-    return this.#jitter(Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(attempts - 1, 30)));
-  }
-
-  #mayDial(entry: Entry): boolean {
+  #mayDial(entry: PeerEntry): boolean {
     if (!this.#started || this.#held !== null || !entry.wanted || entry.halted || entry.dial) {
       return false;
     }

@@ -1,6 +1,8 @@
 // The volume in a simulated world of two nodes: replication, apart, resync, crashes.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "core/frame.h"
 #include "world.h"
 
@@ -189,6 +191,34 @@ TEST_CASE("a link that says nothing is given up after the timeout and writing go
   CHECK(request->result == 0);
   CHECK(pair.a.volume().status().connection == Connection::kStandAlone);
   CHECK(pair.dirty(pair.a, pair.b) == 1);
+}
+
+// Its owner only turns when an I/O ended or a deadline is there: nothing else would wake it.
+TEST_CASE("a write that waits for a log extent goes on when its peer is given up, and no later") {
+  Pair pair(test_seed(), Protocol::kA);
+  Limits limits;
+  limits.peer_timeout_us = 100'000;
+  limits.flush_interval_us = 60'000'000;
+  pair.a.volume().set_limits(limits);
+  pair.poll(pair.a);
+  pair.wire_up = false;
+  std::vector<Request*> requests;
+  for (uint64_t extent = 0; extent < 16; ++extent)
+    requests.push_back(pair.write(pair.a, extent * kMiB, 4096, 9));
+  const auto done = [&] {
+    return std::all_of(requests.begin(), requests.end(),
+                       [](const Request* request) { return request->result <= 0; });
+  };
+  const uint64_t end_us = pair.now_us + 2 * limits.peer_timeout_us;
+  while (!done() && pair.now_us < end_us) {
+    if (!pair.a.step_io()) {
+      REQUIRE(pair.a.io_count() == 0);
+      pair.now_us = std::max(pair.now_us, pair.a.volume().next_deadline_us());
+    }
+    pair.poll(pair.a);
+  }
+  CHECK(done());
+  CHECK(pair.dirty(pair.a, pair.b) == requests.size());
 }
 
 TEST_CASE("a peer whose disk hangs is given up though it is heard of") {

@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PATIENCE } from '../tools/patience.ts';
 import { runFio, type Scenario, type ScenarioContext, scenario } from '../vm/guest/support.ts';
 import { Cluster } from './cluster.ts';
 import { nbdPlace } from './place.ts';
@@ -10,7 +11,7 @@ import { nbdPlace } from './place.ts';
 const MIB = 1 << 20;
 /** No multiple of a chunk or an extent. */
 const VOLUME_BYTES = 33 * MIB + 7 * 512;
-const PATIENT = { timeoutMs: 60_000 };
+const PATIENT = { timeoutMs: 60_000 * PATIENCE };
 
 async function serve(t: ScenarioContext): Promise<{ cluster: Cluster; uri: string }> {
   // With external metadata all of the disk is data.

@@ -31,6 +31,8 @@ export class ClusterNode {
   readonly volume: string;
   readonly paths: NodePaths;
   daemon: Daemon | null = null;
+  /** In the environment of its daemons, and of nothing else. */
+  daemonEnv: Record<string, string> = {};
   private readonly t: ScenarioContext;
   private readonly place: Place;
   private control: ControlClient | null = null;
@@ -74,7 +76,7 @@ export class ClusterNode {
   launch(...words: string[]): Daemon {
     this.daemon = Daemon.start(this.t, this.argv('up', ...words), {
       name: this.name,
-      env: this.env,
+      env: { ...this.env, ...this.daemonEnv },
     });
     return this.daemon;
   }

@@ -5,6 +5,7 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockDevice } from '../tools/block-device.ts';
 import { NbdClient } from '../tools/nbd-client.ts';
+import { PATIENCE } from '../tools/patience.ts';
 import { modprobe, ramDisks, type ScenarioContext } from '../vm/guest/support.ts';
 
 const MIB = 1 << 20;
@@ -51,15 +52,15 @@ export interface Place {
 
 export const nbdPlace: Place = {
   kind: 'NBD',
-  patienceMs: 20_000,
-  scenarioMs: 45_000,
+  patienceMs: 20_000 * PATIENCE,
+  scenarioMs: 45_000 * PATIENCE,
   timeouts: {
     ping: 200,
-    peerTimeout: 2_000,
-    connectTimeout: 1_000,
+    peerTimeout: 2_000 * PATIENCE,
+    connectTimeout: 1_000 * PATIENCE,
     retryMin: 20,
     retryMax: 200,
-    recoveryTimeout: 2_000,
+    recoveryTimeout: 2_000 * PATIENCE,
   },
   backingBytes: 40 * MIB,
   commandsAreSlow: false,

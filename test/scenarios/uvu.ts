@@ -3,10 +3,11 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
+import { PATIENCE } from '../tools/patience.ts';
 import { killRunningCommands } from '../vm/command.ts';
 import { type Scenario, ScenarioContext, withDeadline } from '../vm/guest/support/scenario.ts';
 
-const DEFAULT_TIMEOUT_MS = 60_000;
+const DEFAULT_TIMEOUT_MS = 60_000 * PATIENCE;
 /** Of each log of a scenario that failed. */
 const LOG_TAIL_BYTES = 6_000;
 

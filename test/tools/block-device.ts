@@ -69,8 +69,9 @@ export class BlockDevice {
     }
   }
 
-  static async open(path: string, sizeBytes: number): Promise<BlockDevice> {
-    return new BlockDevice(await openDirect(path, constants.O_RDWR), sizeBytes);
+  /** `flags`: more of open()'s, such as O_DSYNC. */
+  static async open(path: string, sizeBytes: number, flags = 0): Promise<BlockDevice> {
+    return new BlockDevice(await openDirect(path, constants.O_RDWR | flags), sizeBytes);
   }
 
   read(offset: number, bytes: number): Promise<Buffer> {

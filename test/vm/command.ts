@@ -2,6 +2,7 @@
 // Each command has its own process group and a deadline, so that nothing outlives its caller.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { PATIENCE } from '../tools/patience.ts';
 
 /** A program and its arguments. */
 export type Argv = readonly [string, ...string[]];
@@ -24,7 +25,7 @@ export interface CommandResult {
   elapsedMs: number;
 }
 
-const defaultTimeoutMs = 60_000;
+const defaultTimeoutMs = 60_000 * PATIENCE;
 /** How long a killed process group may take to be gone before it is reported as stuck. */
 const killGraceMs = 5_000;
 const errorTailBytes = 4_000;

@@ -5,10 +5,18 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { findRecordings } from '../power/recording.ts';
+import { replayLine } from '../power/report.ts';
 import { bundleScenarios } from './bundle.js';
 import { cacheDirectory } from './cache.js';
 import { killRunningCommands } from './command.js';
-import { eventsFile, parseEvents, resultsOf, tapLine } from './guest/support/events.js';
+import {
+  eventsFile,
+  parseEvents,
+  resultsOf,
+  type ScenarioResult,
+  tapLine,
+} from './guest/support/events.js';
 import { type MachineImage, type MachineOutcome, prepareImage, runMachine } from './machine.js';
 
 const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a scenario's name ...]
@@ -128,6 +136,7 @@ async function runScenarios(
   scenarios.forEach((result, index) => {
     if (!told.has(result.name)) process.stdout.write(tapLine(result, index + 1));
   });
+  scenarios.push(...(await replayRecordings(results, scenarios.length)));
   const failed = scenarios.filter(({ ok }) => !ok).length;
   const machineFailed = outcome.status !== 0 || outcome.faults.length > 0;
   for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);
@@ -141,6 +150,22 @@ async function runScenarios(
   note(`booted in ${seconds(outcome.bootMs)}, ${seconds(outcome.totalMs)} altogether`);
   process.stdout.write(`${scenarios.length - failed} passed, ${failed} failed\n`);
   return scenarios.length > 0 && failed === 0 && !machineFailed;
+}
+
+/** What the scenarios recorded for it is judged here, where that takes seconds: each recording is one test more. */
+async function replayRecordings(results: string, before: number): Promise<ScenarioResult[]> {
+  const found: ScenarioResult[] = [];
+  for (const recording of findRecordings(join(results, 'logs'))) {
+    const started = performance.now();
+    const { ok, text } = await replayLine(recording);
+    const elapsedMs = performance.now() - started;
+    const result: ScenarioResult = ok
+      ? { name: text, ok, elapsedMs }
+      : { name: recording.note.name, ok, elapsedMs, error: text };
+    found.push(result);
+    process.stdout.write(tapLine(result, before + found.length));
+  }
+  return found;
 }
 
 function scenarioScript(only: readonly string[]): string {

@@ -8,6 +8,7 @@ const packageOfCommand: Readonly<Record<string, string>> = {
   busybox: 'busybox-static',
   cpio: 'cpio',
   depmod: 'kmod',
+  dmsetup: 'dmsetup',
   fio: 'fio',
   'mkfs.ext4': 'e2fsprogs',
   losetup: 'mount',

@@ -11,7 +11,7 @@ export const RULES = Array.from({ length: 18 }, (_, index) => `R${index + 1}`);
 
 /** One place that a mutant changes. */
 export interface Edit {
-  /** From the top of the repository: csrc/core/*, lib/**. */
+  /** From the top of the repository: csrc/core/*, lib/**; test/sim/native/* for what the simulator has in place of csrc/engine. */
   file: string;
   /** A line of the function that holds the place, from its first word; the search ends with the function. Without: the whole file. */
   within?: string;
@@ -61,4 +61,4 @@ export function checkMutants(mutants: readonly Mutant[]): void {
   }
 }
 
-export const isNative = (file: string) => file.startsWith('csrc/');
+export const isNative = (file: string) => /\.(cc|h)$/.test(file);

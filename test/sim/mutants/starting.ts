@@ -1,4 +1,4 @@
-/** Mutants of what is on the disk, and of stopping and starting: R13 to R15. */
+/** Mutants of what is on the disk, and of stopping and starting: R12 to R15. */
 import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
 
 const ATTACH = 'csrc/core/attach.cc';
@@ -8,6 +8,22 @@ const REPLAYED_MAPS = `for (const auto& map : attachment->maps) {
 }`;
 
 export const STARTING: readonly Mutant[] = [
+  {
+    name: 'attach-without-locks',
+    rules: ['R12'],
+    source: 'writes of a killed process were seen to land 8 s after it was reaped',
+    about:
+      'A daemon attaches while writes of its killed predecessor are still on their way to the disk.',
+    symptom:
+      'they land after the log was replayed: chunks differ without a mark, or old content comes back',
+    edits: [
+      {
+        file: 'test/sim/native/engine.cc',
+        find: 'machine->late.land_all(machine->random);',
+        replace: '',
+      },
+    ],
+  },
   {
     name: 'replay-skipped',
     rules: ['R13'],

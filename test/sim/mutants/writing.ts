@@ -312,8 +312,8 @@ export const WRITING: readonly Mutant[] = [
       {
         file: 'csrc/core/link.cc',
         within: 'void VolumeImpl::forget_transfer_log()',
-        find: 'waiting.erase(std::unique(waiting.begin(), waiting.end()), waiting.end());',
-        replace: '',
+        find: 'if (--write->acks_pending == 0) acknowledged.push_back(write);',
+        replace: '--write->acks_pending; acknowledged.push_back(write);',
       },
       {
         file: WRITES,

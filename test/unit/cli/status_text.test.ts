@@ -8,7 +8,7 @@ import {
   statusText,
   volumeLine,
 } from '../../../lib/cli/status_text.ts';
-import type { PeerJson, VolumeJson } from '../../../lib/control/status.ts';
+import type { PeerJson, StatusJson, VolumeJson } from '../../../lib/control/status.ts';
 
 const MIB = 1 << 20;
 
@@ -44,6 +44,7 @@ const volume: VolumeJson = {
   size_bytes: 512 * MIB,
   chunk_bytes: 4096,
   suspended: false,
+  status_age_ms: 0,
   suspend_reason: '',
   generations: { current: '0' },
   activity_log: { extents: 1237, hot: 12, extent_bytes: 4 * MIB, transactions: 1 },
@@ -75,6 +76,14 @@ const volume: VolumeJson = {
   peers: [peer],
 };
 
+const status: StatusJson = {
+  version: '1',
+  node: 'alpha',
+  pid: 1,
+  replication: { problem: '', restarts: 0, last_death: '' },
+  volumes: [],
+};
+
 test('a resync has a bar, its amount, the time to its end and its speed', () => {
   assert.is(
     progressBar(peer.resync!),
@@ -91,7 +100,7 @@ test('times to the end are short', () => {
 });
 
 test('status shows what a person looks for', () => {
-  const text = statusText({ version: '1', node: 'alpha', pid: 1, volumes: [volume] });
+  const text = statusText({ ...status, volumes: [volume] });
   for (const part of [
     'r0 on alpha: Primary, UpToDate, 512 MiB, /dev/ublkb0',
     'activity log 12/1237 hot',
@@ -111,7 +120,7 @@ test('I/O that is suspended, a failed policy and a refused peer are told with th
     policy: { ...volume.policy, failures: { selectPeers: 'c.ts:1:2: threw' } },
     peers: [{ ...peer, connection: 'SplitBrain', reason: 'both wrote', resync: null }],
   };
-  const text = statusText({ version: '1', node: 'alpha', pid: 1, volumes: [troubled] });
+  const text = statusText({ ...status, volumes: [troubled] });
   assert.match(text, 'I/O SUSPENDED: beta is primary');
   assert.match(text, 'policy selectPeers: c.ts:1:2: threw');
   assert.match(text, 'beta: both wrote');
@@ -119,6 +128,16 @@ test('I/O that is suspended, a failed policy and a refused peer are told with th
   assert.match(
     volumeLine(volume),
     'r0: Primary UpToDate, 512 MiB, on /dev/ublkb0; beta SyncSource',
+  );
+});
+
+test('a replication worker that is stuck is told before all else, also when no volume is open', () => {
+  const replication = { ...status.replication, problem: 'has not answered for 3 s' };
+  const text = statusText({ ...status, replication, volumes: [volume] });
+  assert.match(text, /^PROBLEM: has not answered for 3 s\nr0 on alpha/);
+  assert.match(
+    statusText({ ...status, replication }),
+    /^PROBLEM: has not answered for 3 s\nno volume/,
   );
 });
 

@@ -257,15 +257,130 @@ test('told to stop while it starts, it stops', async () => {
   await daemon.closeConnections();
 });
 
-test('the death of the replication worker ends the daemon', async () => {
-  const { daemon, fake, path, closed } = harness();
+/** A daemon whose replication workers are new fakes, each prepared by `prepare`. */
+function mortal(
+  volumes?: Volume[],
+  prepare: (fake: FakeReplication, nth: number) => void = () => {},
+) {
+  const fakes: FakeReplication[] = [];
+  const more: Partial<DaemonOptions> = {
+    startReplication: async () => {
+      const fake = new FakeReplication();
+      prepare(fake, fakes.length);
+      fakes.push(fake);
+      return fake;
+    },
+  };
+  return { ...harness(volumes, more), fakes };
+}
+
+async function until(check: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+test('a replication worker that dies is started again, and a primary is recovered as after a crash', async () => {
+  const { daemon, fakes, path, closed } = mortal();
   await daemon.start();
-  fake.die(new Error('segmentation'));
+  const client = await ControlClient.connect(path);
+  await client.call('primary');
+  fakes[0]!.die(new Error('segmentation'));
+  const meanwhile = await daemon.status();
+  assert.match(meanwhile.replication.problem, 'the replication worker died (segmentation)');
+  assert.equal(meanwhile.volumes, []);
+  assert.is((await failure(client.call('secondary'))).code, 'RECOVERING');
+  await until(async () => (await daemon.status()).replication.problem === '');
+  const { replication, volumes } = await daemon.status();
+  assert.equal(replication, { problem: '', restarts: 1, last_death: 'segmentation' });
+  assert.equal([volumes[0]!.role, volumes[0]!.suspended], ['Primary', false]);
+  assert.equal(fakes[1]!.calls, [
+    'open r0 suspended',
+    'startLinks r0',
+    'promote r0',
+    'startFrontend r0 nbd',
+    'askPeers r0 300',
+    'resume r0',
+  ]);
+  assert.is(closed.scripts, 0);
+  client.close();
+  await daemon.stop(false);
+  assert.is(await daemon.ended, null);
+});
+
+test('a secondary stays one when its replication worker is started again', async () => {
+  const { daemon, fakes } = mortal();
+  await daemon.start();
+  fakes[0]!.die(new Error('x'));
+  await until(() => fakes[1]?.calls.includes('startLinks r0') ?? false);
+  assert.equal(fakes[1]!.calls, ['open r0', 'startLinks r0']);
+  await daemon.stop(false);
+});
+
+test('a worker that dies while it recovers is tried again; a volume that cannot be opened ends the daemon', async () => {
+  const died = new TidemarkError('WORKER_EXITED', 'the replication worker ended with status 1');
+  const { daemon, fakes, path, closed } = mortal(undefined, (fake, nth) => {
+    if (nth === 1) fake.failures.set('open', died);
+    if (nth === 2) fake.failures.set('open', new TidemarkError('LOCKED', 'somebody has it'));
+  });
+  await daemon.start();
+  fakes[0]!.die(new Error('x'));
   const end = await daemon.ended;
-  assert.match((end as Error).message, 'the replication worker died: segmentation');
+  assert.is((end as TidemarkError).code, 'LOCKED');
+  assert.is(fakes.length, 3);
   assert.is(closed.scripts, 1);
   assert.not(existsSync(path));
   await daemon.closeConnections();
+});
+
+test('a daemon that is told to stop while its worker is being started again stops', async () => {
+  const { daemon, fakes } = mortal(undefined, (fake, nth) => {
+    if (nth > 0) fake.failures.set('open', new TidemarkError('WORKER_EXITED', 'again'));
+  });
+  await daemon.start();
+  fakes[0]!.die(new Error('x'));
+  await until(() => fakes.length === 2);
+  await daemon.stop(false);
+  assert.is(await daemon.ended, null);
+});
+
+test('a replication worker that dies while the daemon starts ends it', async () => {
+  const { daemon, fakes, closed } = mortal(undefined, (fake) => {
+    fake.gates.set('open', new Promise(() => {}));
+  });
+  daemon.start().catch(() => undefined);
+  await until(() => fakes[0]?.calls.length === 1);
+  fakes[0]!.die(new Error('segmentation'));
+  const end = await daemon.ended;
+  assert.match((end as Error).message, 'the replication worker died: segmentation');
+  assert.is(closed.scripts, 1);
+  await daemon.closeConnections();
+});
+
+test('status of a replication worker that is stuck is what was known last, and says so at once', async () => {
+  const { daemon, fake } = harness();
+  await daemon.start();
+  const known = fake.status.bind(fake);
+  let release = () => {};
+  let asked = 0;
+  const stuck = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  fake.status = async (name) => {
+    asked += 1;
+    await stuck;
+    return known(name);
+  };
+  assert.ok((await daemon.status()).volumes[0]!.status_age_ms >= 1000);
+  const { replication, volumes } = await daemon.status();
+  assert.match(replication.problem, /has not answered for 1\.\d s/);
+  assert.is(volumes[0]!.name, 'r0');
+  // Nobody else adds a question to those that wait.
+  const before = asked;
+  await Promise.all(Array.from({ length: 100 }, () => daemon.status()));
+  assert.is(asked, before);
+  release();
+  await until(async () => (await daemon.status()).replication.problem === '');
+  assert.is((await daemon.status()).volumes[0]!.status_age_ms, 0);
+  await daemon.stop(false);
 });
 
 /** A crash before: the device is there, and a note of it. */

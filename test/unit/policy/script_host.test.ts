@@ -132,6 +132,33 @@ test('a script that ends its process ends only its worker', async () => {
   await host.close();
 });
 
+test('a script that keeps more in buffers than it may have loses its worker, between two calls', async () => {
+  let report!: (text: string) => void;
+  const reported = new Promise<string>((resolve) => {
+    report = resolve;
+  });
+  const host = await load(
+    script(
+      `  flushInterval: ({ hotExtents }) => {
+    kept.push(Buffer.alloc(hotExtents * 1024 * 1024));
+    return 1000;
+  },`,
+      'const kept: Buffer[] = [];',
+    ),
+    { onProblem: report },
+  );
+  const fill = (hotExtents: number) =>
+    host.call('r0', 'flushInterval', { ...FLUSH, hotExtents }, DEADLINE_MS);
+  assert.is(await fill(200), 1000);
+  assert.is(await fill(50), 1000);
+  assert.is(await fill(20), 1000);
+  assert.match(await reported, /replaced: the script holds 270 MiB in buffers, more than 256 MiB/);
+  await host.whenReady();
+  assert.is(host.generation, 2);
+  assert.is(await fill(1), 1000);
+  await host.close();
+});
+
 test('an exception outside of every call is reported, and the worker replaced', async () => {
   let report!: (text: string) => void;
   const reported = new Promise<string>((resolve) => {

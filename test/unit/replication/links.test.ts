@@ -2,8 +2,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Decision } from '../../../lib/replication/generations.ts';
 import type { HandshakeOutcome } from '../../../lib/replication/handshake.ts';
-import { Links, type LinksAction, STALE_RETRIES_MAX } from '../../../lib/replication/links.ts';
+import { Links, type LinksAction } from '../../../lib/replication/links.ts';
 import type { RefusalCode } from '../../../lib/replication/messages.ts';
+import { STALE_RETRIES_MAX } from '../../../lib/replication/peer_entry.ts';
 
 const make = (changes: { node?: string; peers?: string[]; random?: number } = {}) =>
   new Links({

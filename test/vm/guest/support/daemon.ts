@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { PATIENCE } from '../../../tools/patience.ts';
 import { type Argv, killGroup, waitChannel } from '../../command.js';
 import { type ScenarioContext, withDeadline } from './scenario.js';
 import { type WaitOptions, waitFor } from './wait.js';
@@ -18,7 +19,7 @@ export interface DaemonExit {
   signal: NodeJS.Signals | null;
 }
 
-const stopTimeoutMs = 30_000;
+const stopTimeoutMs = 30_000 * PATIENCE;
 const killTimeoutMs = 15_000;
 const logTailBytes = 3_000;
 

@@ -53,7 +53,7 @@ function mounts(): string[] {
 }
 
 function devices(): string[] {
-  const nodes = readdirSync('/dev').filter((name) => /^(ublk[bc]\d|ram\d)/.test(name));
+  const nodes = readdirSync('/dev').filter((name) => /^(ublk[bc]\d|ram\d|dm-\d)/.test(name));
   const loops = readdirSync('/sys/block')
     .filter((name) => name.startsWith('loop'))
     .flatMap((name) => {

@@ -1,5 +1,6 @@
 // Waits for something to become true, by asking again until a deadline.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE } from '../../../tools/patience.ts';
 import { messageOf, type ScenarioContext } from './scenario.js';
 
 export interface WaitOptions {
@@ -7,7 +8,7 @@ export interface WaitOptions {
   intervalMs?: number;
 }
 
-const defaultTimeoutMs = 30_000;
+const defaultTimeoutMs = 30_000 * PATIENCE;
 const defaultIntervalMs = 50;
 
 /**

@@ -1,0 +1,5 @@
+import { nbdPlace } from '../scenarios/place.ts';
+import { stuckScenarios } from '../scenarios/stuck.ts';
+import { runAsTests } from '../scenarios/uvu.ts';
+
+runAsTests('stuck JavaScript', stuckScenarios(nbdPlace, { blockMs: 4_000, long: false }));

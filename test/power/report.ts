@@ -1,0 +1,34 @@
+// What a replay found, as a line for people.
+import type { Recording } from './recording.ts';
+import { type ReplayOptions, replay } from './replay.ts';
+import { missedTamperings } from './tamper.ts';
+
+export interface ReplayLine {
+  ok: boolean;
+  text: string;
+}
+
+/**
+ * Replays a recording. One in which the copies never differed at any point has proved nothing, and fails; so does one whose
+ * replay finds nothing in the log of a broken version.
+ */
+export async function replayLine(
+  recording: Recording,
+  options: ReplayOptions = {},
+): Promise<ReplayLine> {
+  const { name, seed } = recording.note;
+  try {
+    const found = await replay(recording, options);
+    const share = (found.markedShare * 100).toFixed(1);
+    const text =
+      `${name}: ${found.points} points of a log with ${found.flushes} flushes and ${found.fua} writes with FUA; ` +
+      `the copies differed at ${found.differed}, ${share} % marked on average (seed ${seed})`;
+    if (options.only !== undefined) return { ok: true, text };
+    if (found.differed === 0) return { ok: false, text };
+    const missed = recording.note.tamper ? await missedTamperings(recording) : [];
+    if (missed.length === 0) return { ok: true, text };
+    return { ok: false, text: `${text}; NOT caught: logs ${missed.join(', ')}` };
+  } catch (error) {
+    return { ok: false, text: `${name} (seed ${seed}): ${(error as Error).message}` };
+  }
+}

@@ -1,0 +1,276 @@
+// The JavaScript of a daemon is blocked, dies, or is led astray by the user's script. Reads and local writes go on, memory
+// stays bounded, status says what is wrong, and all comes back by itself.
+import { strict as assert } from 'node:assert';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { StatusJson } from '../../lib/control/status.ts';
+import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
+import { assertBetween, assertStatusShape } from './checks.ts';
+import type { Cluster } from './cluster.ts';
+import { Ledger, type Load } from './ledger.ts';
+import type { ClusterNode } from './node.ts';
+import type { Device, Place } from './place.ts';
+import { formTroubled, memoryOf, Trouble } from './trouble.ts';
+
+const MIB = 1 << 20;
+const TIMEOUTS = { ping: 100, peerTimeout: 1_000 };
+/** The send ring and the window are no more, and node's own heap grows a little. */
+const GROWTH_BYTES_MAX = 128 * MIB;
+/** A status of a stuck worker waits for it so long, and then tells what is known. */
+const STATUS_MS_MAX = 2_500;
+
+interface Working {
+  device: Device;
+  ledger: Ledger;
+  load: Load;
+}
+
+async function startLoad(cluster: Cluster): Promise<Working> {
+  const device = await cluster.alpha.open();
+  const ledger = new Ledger(device.sizeBytes);
+  const load = ledger.load(device, { depth: 16, flushEvery: 32 });
+  await load.more(50);
+  return { device, ledger, load };
+}
+
+async function finish(cluster: Cluster, { device, ledger, load }: Working): Promise<void> {
+  await cluster.alpha.until('linked', (_, { connection }) => LINKED.has(connection));
+  assert.equal(await load.stop(), null);
+  await device.flush();
+  await cluster.synced();
+  await ledger.verify(device, 'the device');
+  await cluster.assertSameData();
+  for (const node of cluster.nodes) {
+    assert.equal((await node.call<StatusJson>('status')).replication.problem, '');
+  }
+  await cluster.down();
+}
+
+/** The answer, which must come soon. */
+async function promptStatus(node: ClusterNode): Promise<StatusJson> {
+  const began = performance.now();
+  const status = await node.call<StatusJson>('status');
+  assertBetween(performance.now() - began, 0, STATUS_MS_MAX, 'ms until status was told');
+  assertStatusShape(status);
+  return status;
+}
+
+/** Runs something, and fails if the process grew by more than that meanwhile. */
+async function assertGrowth<T>(
+  t: ScenarioContext,
+  node: ClusterNode,
+  bytes: number,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { pid } = node.daemon!;
+  const { nowBytes } = memoryOf(pid);
+  const result = await work();
+  const grown = memoryOf(pid).mostBytes - nowBytes;
+  t.log(`${node.name} grew by ${Math.round(grown / MIB)} MiB`);
+  assertBetween(grown, Number.NEGATIVE_INFINITY, bytes, `bytes by which ${node.name} grew`);
+  return result;
+}
+
+/** What takes longest, or is much like another one, is only in the long run. */
+export interface StuckOptions {
+  blockMs: number;
+  long: boolean;
+}
+
+export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): Scenario[] {
+  const { kind } = place;
+  const limit = { timeoutMs: 2 * (place.scenarioMs + blockMs) };
+  const scenarios = [
+    ...(['C', 'A'] as const).map((protocol) =>
+      scenario(
+        `${kind}: the primary's replication worker is blocked for ${blockMs} ms under protocol ${protocol}: I/O goes on without the link, and it comes back`,
+        async (t) => {
+          const options = { volume: { protocol }, timeouts: TIMEOUTS };
+          const cluster = await formTroubled(t, place, options);
+          const { alpha, beta } = cluster;
+          const working = await startLoad(cluster);
+          const { device, load } = working;
+          await assertGrowth(t, alpha, GROWTH_BYTES_MAX, async () => {
+            const began = performance.now();
+            const trouble = await Trouble.make(t, cluster, alpha, 'replication', { blockMs });
+            await load.more(place.blocks);
+            const waitedMs = performance.now() - began;
+            assertBetween(waitedMs, 0, TIMEOUTS.peerTimeout * 2 + 1_000, 'ms that writes waited');
+            await device.read(0, 4096);
+            const { replication, volumes } = await promptStatus(alpha);
+            assert.match(replication.problem, /has not answered for \d/);
+            assert.ok(volumes[0]!.status_age_ms > 0, 'old status is told as new');
+            assert.match((await alpha.cli(['status'])).stdout, /^PROBLEM: .*not answered/);
+            await beta.unlinked();
+            assert.equal(trouble.isOver, false, 'it was over before all that was looked at');
+            await trouble.over(t, blockMs + place.patienceMs);
+          });
+          await finish(cluster, working);
+        },
+        limit,
+      ),
+    ),
+
+    scenario(
+      `${kind}: the secondary's replication worker is blocked for ${blockMs} ms: the primary goes on without it`,
+      async (t) => {
+        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const { alpha, beta } = cluster;
+        const working = await startLoad(cluster);
+        const trouble = await Trouble.make(t, cluster, beta, 'replication', { blockMs });
+        await alpha.unlinked();
+        await working.load.more(place.blocks);
+        assert.match((await promptStatus(beta)).replication.problem, /has not answered for \d/);
+        assert.ok((await alpha.status()).peers[0]!.dirty_chunks > 0, 'nothing is marked');
+        assert.equal(trouble.isOver, false, 'it was over before all that was looked at');
+        await trouble.over(t, blockMs + place.patienceMs);
+        await finish(cluster, working);
+      },
+      limit,
+    ),
+
+    scenario(
+      `${kind}: the primary's main thread is blocked for ${blockMs} ms: neither I/O nor the link take notice`,
+      async (t) => {
+        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const { alpha, beta } = cluster;
+        const working = await startLoad(cluster);
+        await assertGrowth(t, alpha, GROWTH_BYTES_MAX, async () => {
+          const trouble = await Trouble.make(t, cluster, alpha, 'main', { blockMs });
+          // Its answer comes when it is over.
+          const late = alpha.call<StatusJson>('status');
+          for (let part = 0; part < 4; part += 1) {
+            await working.load.more(place.blocks / 4);
+            assert.equal((await beta.status()).peers[0]!.connection, 'Connected');
+          }
+          assert.equal(trouble.isOver, false, 'it was over before all that was looked at');
+          await trouble.over(t, blockMs + place.patienceMs);
+          assert.equal((await late).replication.problem, '');
+        });
+        assert.doesNotMatch(alpha.daemon!.output + beta.daemon!.output, /peer-down/);
+        await finish(cluster, working);
+      },
+      limit,
+    ),
+
+    scenario(
+      `${kind}: policy functions that never answer, leak, throw, or end their worker cost nobody else anything`,
+      async (t) => {
+        const cluster = await formTroubled(t, place, {
+          volume: { policyDeadline: '1s' },
+          files: { mode: 'good' },
+          source: MISLED,
+        });
+        const { alpha } = cluster;
+        const working = await startLoad(cluster);
+        const setMode = (mode: string) => writeFileSync(join(cluster.directory, 'mode'), mode);
+        const failure = async () => (await alpha.status()).policy.failures.asyncWindow ?? '';
+        // One worker's heap or buffers at their limit, while the next one starts.
+        await assertGrowth(t, alpha, 700 * MIB, async () => {
+          await alpha.until('its window', ({ policy }) => policy.window_writes === 100);
+          for (const [mode, told] of [
+            ['never', /did not answer within 1000 ms/],
+            ['exit', /policy worker ended: exit status 3/],
+            ['heap', /policy worker ended: .*memory/],
+            ...(long ? OTHER_MODES : []),
+          ] as const) {
+            setMode(mode);
+            await waitFor(t, `${mode} to be told`, async () => told.test(await failure()));
+            await working.load.more(20);
+            setMode('good');
+            await waitFor(t, `the end of ${mode}`, async () => (await failure()) === '');
+          }
+          setMode('buffers');
+          await alpha.daemon!.waitForOutput(t, /replaced: the script holds \d+ MiB in buffers/);
+          setMode('good');
+          await working.load.more(20);
+        });
+        assert.equal((await alpha.status()).policy.window_writes, 100);
+        await finish(cluster, working);
+      },
+      limit,
+    ),
+
+    scenario(
+      `${kind}: the primary's replication worker dies: it is started again, and the volume is recovered and served again`,
+      async (t) => {
+        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const { alpha } = cluster;
+        let working = await startLoad(cluster);
+        const { pid } = alpha.daemon!;
+        const deaths = ['throw', 'exit', ...(long ? (['leak'] as const) : [])] as const;
+        for (const [round, what] of deaths.entries()) {
+          await Trouble.make(t, cluster, alpha, 'replication', what);
+          if (kind === 'NBD') assert.match(String(await working.load.ended), /closed/);
+          const { replication } = await restarted(t, alpha, round + 1);
+          assert.match(replication.last_death, DEATHS[what]);
+          assert.equal(alpha.daemon!.pid, pid);
+          assert.equal(alpha.daemon!.exit, undefined, 'the daemon ended');
+          const ledger = working.ledger;
+          const device = kind === 'NBD' ? await alpha.open() : working.device;
+          if (kind === 'NBD') await ledger.verify(device, `the device after '${what}'`);
+          const load = kind === 'NBD' ? ledger.load(device, { depth: 16 }) : working.load;
+          working = { device, ledger, load };
+          await load.more(50);
+          await alpha.until('linked', (_, { connection }) => LINKED.has(connection));
+        }
+        await finish(cluster, working);
+      },
+      limit,
+    ),
+
+    scenario(
+      `${kind}: the secondary's replication worker dies: the primary goes on, and the secondary comes back`,
+      async (t) => {
+        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const { beta } = cluster;
+        const working = await startLoad(cluster);
+        await Trouble.make(t, cluster, beta, 'replication', 'exit');
+        await working.load.more(place.blocks);
+        const status = await restarted(t, beta, 1);
+        assert.equal(status.volumes[0]!.role, 'Secondary');
+        await finish(cluster, working);
+      },
+      limit,
+    ),
+  ];
+  return scenarios.filter(({ name }) => long || !LONG_ONLY.test(name));
+}
+
+const LONG_ONLY = /the secondary's/;
+
+const OTHER_MODES = [
+  ['busy', /did not answer within 1000 ms/],
+  ['throw', /no window today/],
+] as const;
+
+/** Waits until the worker was started again so often, and the volumes are as they were. */
+function restarted(t: ScenarioContext, node: ClusterNode, times: number): Promise<StatusJson> {
+  return waitFor(t, `${node.name}'s replication worker to run again`, async () => {
+    const status = await node.call<StatusJson>('status');
+    const { problem, restarts } = status.replication;
+    const isUp = problem === '' && restarts === times && status.volumes.length === 1;
+    const volume = status.volumes[0];
+    const isServed = volume?.role === 'Secondary' || volume?.device !== null;
+    return isUp && isServed && !volume!.suspended ? status : null;
+  });
+}
+
+const DEATHS = { throw: /thrown by a test/, exit: /status 7/, leak: /memory/ } as const;
+
+/** A window that is asked every second, by a script that does what a file says. */
+const MISLED = `
+  asyncWindow: async () => {
+    const { readFileSync } = await import('node:fs');
+    const mode = readFileSync(new URL('mode', import.meta.url), 'utf8');
+    const kept = (globalThis.kept ??= []);
+    if (mode === 'never') await new Promise(() => {});
+    if (mode === 'busy') for (;;);
+    if (mode === 'throw') throw new Error('no window today');
+    if (mode === 'exit') process.exit(3);
+    if (mode === 'heap') for (let i = 0; i < 100; i += 1) kept.push(new Array(100_000).fill(i + 0.5));
+    if (mode === 'buffers') kept.push(Buffer.alloc(100 << 20, 1));
+    return { writes: 100 };
+  },`;
+
+const LINKED = new Set(['ExchangingMaps', 'SyncSource', 'Connected']);

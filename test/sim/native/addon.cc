@@ -1,0 +1,97 @@
+// The entry point of tidemark_sim.node: what test/sim/machine.ts wraps.
+#include <napi.h>
+
+#include <iterator>
+#include <memory>
+#include <string>
+
+#include "addon/environment.h"
+#include "addon/handshake.h"
+#include "addon/volume_object.h"
+#include "checks.h"
+#include "machine_object.h"
+#include "sim_mutants.h"
+
+namespace tidemark::sim {
+
+int mutant = 0;
+
+namespace {
+
+using addon::ArgumentReader;
+
+Napi::Value set_mutant(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  ArgumentReader reader(info, "setMutant");
+  const std::string name = reader.text(reader.argument(0, "name"), 0, 255);
+  if (reader.failed()) return env.Undefined();
+  for (size_t number = 0; number < std::size(kMutantNames); ++number) {
+    if (name != kMutantNames[number]) continue;
+    mutant = static_cast<int>(number);
+    return env.Undefined();
+  }
+  throw_error(env, "the native part of this build has no mutant '" + name + "'");
+  return env.Undefined();
+}
+
+Napi::Array mutants(Napi::Env env) {
+  Napi::Array names = Napi::Array::New(env);
+  for (uint32_t number = 1; number < std::size(kMutantNames); ++number)
+    names.Set(number - 1, Napi::String::New(env, kMutantNames[number]));
+  return names;
+}
+
+Napi::Value encode_handshake_frame(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  ArgumentReader reader(info, "encodeHandshake");
+  const std::string json = reader.text(reader.argument(0, "json"), 1, addon::kHandshakeBytesMax);
+  if (reader.failed()) return env.Undefined();
+  const std::vector<uint8_t> frame = addon::encode_handshake(json);
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, frame.size());
+  std::copy(frame.begin(), frame.end(), bytes.Data());
+  return bytes;
+}
+
+Napi::Value parse_handshake_frame(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  ArgumentReader reader(info, "parseHandshake");
+  const std::span<const uint8_t> bytes = reader.bytes(reader.argument(0, "bytes"));
+  if (reader.failed()) return env.Undefined();
+  const addon::HandshakeParse parse = addon::parse_handshake(bytes);
+  if (!parse.error.empty()) {
+    addon::Failure failure;
+    failure.code = "FRAME";
+    failure.message = parse.error;
+    addon::throw_failure(env, failure);
+    return env.Undefined();
+  }
+  if (!parse.json.has_value()) return env.Null();
+  const Napi::Object frame = Napi::Object::New(env);
+  frame.Set("json", Napi::String::New(env, parse.json->data(), parse.json->size()));
+  frame.Set("bytes", Napi::Number::New(env, static_cast<double>(parse.bytes)));
+  return frame;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto environment = std::make_unique<addon::Environment>();
+  environment->volume_class = Napi::Persistent(addon::VolumeObject::define(env));
+  env.SetInstanceData(environment.release());
+  exports.Set("version", Napi::String::New(env, TIDEMARK_VERSION));
+  exports.Set("SimMachine", MachineObject::define(env));
+  define_checks(env, exports);
+  exports.Set("setMutant", Napi::Function::New(env, set_mutant, "setMutant"));
+  exports.Set("mutants", mutants(env));
+  exports.Set("encodeHandshake",
+              Napi::Function::New(env, encode_handshake_frame, "encodeHandshake"));
+  exports.Set("parseHandshake", Napi::Function::New(env, parse_handshake_frame, "parseHandshake"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace tidemark::sim
+
+static Napi::Object tidemark_sim_init(Napi::Env env, Napi::Object exports) {
+  return tidemark::sim::init(env, exports);
+}
+
+NODE_API_MODULE(tidemark_sim, tidemark_sim_init)

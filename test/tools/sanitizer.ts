@@ -1,0 +1,124 @@
+/**
+ * Programs under a sanitizer: where their build lies, the environment that loads it into a stock Node, and what it
+ * reported. Every process writes its reports into a folder, so that one of a daemon deep below a test is not lost.
+ */
+import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+export type SanitizerName = 'address' | 'undefined' | 'thread';
+
+interface Kind {
+  /** The compiler's runtime, loaded first into every process. */
+  library: string;
+  variable: 'ASAN_OPTIONS' | 'UBSAN_OPTIONS' | 'TSAN_OPTIONS';
+  options: Record<string, string | number>;
+  /** How many times slower its programs may be (patience.ts). */
+  patience: number;
+  /** For tidemark-unit. */
+  unitArguments?: string[];
+}
+
+const SUPPRESSIONS = resolve('test/sanitizers');
+
+/**
+ * A report must be found in the folder, not in an exit status: a program that is not ours (fio, mkfs) may have its own
+ * leaks or races, and must not end with the sanitizer's status for them. So errors abort, and the rest says 0.
+ */
+const COMMON = { abort_on_error: 1, exitcode: 0, log_exe_name: 1, symbolize: 1 };
+
+const KINDS: Record<SanitizerName, Kind> = {
+  address: {
+    library: 'libasan.so',
+    variable: 'ASAN_OPTIONS',
+    // Ten frames say where memory came from; Node's deep stacks would cost much time to name.
+    options: { ...COMMON, halt_on_error: 1, detect_leaks: 1, malloc_context_size: 10 },
+    patience: 4,
+  },
+  undefined: {
+    library: 'libubsan.so',
+    variable: 'UBSAN_OPTIONS',
+    options: { ...COMMON, halt_on_error: 1, print_stacktrace: 1 },
+    patience: 3,
+  },
+  thread: {
+    library: 'libtsan.so',
+    variable: 'TSAN_OPTIONS',
+    options: {
+      ...COMMON,
+      abort_on_error: 0,
+      halt_on_error: 0,
+      history_size: 4,
+      suppressions: join(SUPPRESSIONS, 'thread.supp'),
+    },
+    patience: 8,
+    // A world of simulated nodes is one thread, has nothing to race with, and would take minutes.
+    unitArguments: ['--source-file-exclude=*/volume_test.cc,*/volume_faults_test.cc'],
+  },
+};
+
+export const SANITIZERS = Object.keys(KINDS) as SanitizerName[];
+
+export class Sanitizer {
+  readonly name: SanitizerName;
+  /** Where scripts/setup.sh puts the build. */
+  readonly build: string;
+  readonly patience: number;
+  readonly unitArguments: readonly string[];
+  readonly #kind: Kind;
+
+  constructor(name: SanitizerName) {
+    this.name = name;
+    this.build = `build/${name}`;
+    this.#kind = KINDS[name];
+    this.patience = this.#kind.patience;
+    this.unitArguments = this.#kind.unitArguments ?? [];
+  }
+
+  /** What is added to the environment of a program, and by it to that of all it starts. */
+  environment(reports: string): Record<string, string> {
+    const { library, variable, options } = this.#kind;
+    const compiler = process.env.CXX ?? 'g++';
+    const path = execFileSync(compiler, [`-print-file-name=${library}`], {
+      encoding: 'utf8',
+    }).trim();
+    const all = { ...options, log_path: join(reports, 'report') };
+    return {
+      LD_PRELOAD: path,
+      [variable]: Object.entries(all)
+        .map(([key, value]) => `${key}=${value}`)
+        .join(':'),
+      TIDEMARK_PREBUILD: resolve(this.build),
+      TIDEMARK_TEST_PATIENCE: String(this.patience),
+    };
+  }
+}
+
+/** The file name says whose it is: report.<program>.<pid>. */
+const OURS = /^report\.(node|tidemark-[a-z-]+)\.\d+$/;
+
+/** A frame in what is compiled from csrc or test/native. */
+const OUR_FRAME = /\/(tidemark(_sim)?\.node|tidemark-[a-z-]+)\+0x|\/(csrc|test)\/\S+\.(cc|h):\d+/;
+
+/** What the sanitizers wrote into the folder about our programs, one text each. */
+export function reportsIn(folder: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => OURS.test(name))
+    .sort()
+    .map((name) => readFileSync(join(folder, name), 'utf8'))
+    .map(withoutForeignLeaks)
+    .filter((text) => text.trim() !== '');
+}
+
+/**
+ * Stock Node frees little when it ends, and keeps pointers in V8's heap, where no leak check looks: hundreds of
+ * "leaks" a process. LeakSanitizer's own suppressions match any frame of a stack, and below every call of ours is
+ * Node: they would hide ours, too. So a leak counts when our code is on its stack, and no other does.
+ */
+export function withoutForeignLeaks(report: string): string {
+  if (!report.includes('LeakSanitizer: detected memory leaks')) return report;
+  const leaks = report
+    .split('\n\n')
+    .filter((part) => /^(Direct|Indirect) leak of /.test(part.trimStart()));
+  return leaks.filter((leak) => OUR_FRAME.test(leak)).join('\n\n');
+}

@@ -1,0 +1,46 @@
+// Preloaded into every thread of a daemon under test (NODE_OPTIONS=--import): does what a file named after the thread says,
+// once, and tells by two more files when it begins and when it is over. See test/scenarios/trouble.ts.
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { isMainThread, workerData } from 'node:worker_threads';
+
+const POLL_MS = 20;
+
+const folder = process.env.TIDEMARK_TROUBLE;
+const worker = workerData?.path === undefined ? 'replication' : 'policy';
+const order = join(folder, isMainThread ? 'main' : worker);
+
+function busyMs(ms) {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
+
+function leak() {
+  const kept = [];
+  for (;;) kept.push(Array.from({ length: 1000 }, (_, i) => `${kept.length} ${i}`));
+}
+
+const ACTIONS = {
+  block: (ms) => busyMs(Number(ms)),
+  exit: () => process.exit(7),
+  throw: () => {
+    throw new Error('thrown by a test');
+  },
+  leak,
+};
+
+function poll() {
+  let text = '';
+  try {
+    text = readFileSync(order, 'utf8');
+  } catch {
+    return;
+  }
+  rmSync(order);
+  writeFileSync(`${order}.begun`, '');
+  const [what, argument] = text.split(' ');
+  ACTIONS[what](argument);
+  writeFileSync(`${order}.over`, '');
+}
+
+setInterval(poll, POLL_MS).unref();
