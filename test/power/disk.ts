@@ -97,12 +97,18 @@ export class ReplayDisk {
     return readMetadata(area);
   }
 
-  /** Throws if the data on the image is not what was put there. */
-  assertDataUntouched(): void {
+  /** Whose data the image has, whatever was done to it. */
+  imageNumbers(): Numbers {
     const data = Buffer.alloc(this.data.bytes);
     readSync(this.image, data, 0, data.length, this.data.offset);
     const found = new Uint32Array(this.numbers.length);
     this.number(found, this.data.offset, data);
+    return found;
+  }
+
+  /** Throws if the data on the image is not what was put there. */
+  assertDataUntouched(): void {
+    const found = this.imageNumbers();
     const at = found.findIndex((number, sector) => number !== this.numbers[sector]);
     if (at >= 0) throw new Error(`${this.name}: the attach changed sector ${at} of the data`);
   }
@@ -123,6 +129,12 @@ export class ReplayDisk {
       }
     }
     this.touched = [];
+  }
+
+  /** The same after others wrote to the image. */
+  restoreAll(): void {
+    this.touched = [[0, this.durable.length]];
+    this.restore();
   }
 
   private durableMetadata(): Metadata {

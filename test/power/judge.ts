@@ -56,6 +56,24 @@ export class Judge {
     return this.checkCovered(moment);
   }
 
+  /** After the nodes have found each other again: one copy, with all that was promised, and not more copied than marked. */
+  checkReunion(moment: Moment, copied: number, ours: Numbers, theirs: Numbers): void {
+    const at = ours.findIndex((number, sector) => number !== theirs[sector]);
+    if (at >= 0) {
+      throw new Error(
+        `after the reunion sector ${at} has write ${ours[at]} at the primary, ${theirs[at]} at the secondary`,
+      );
+    }
+    this.onPrimary.set(moment.promises);
+    this.assertFloor('the reunited primary', this.onPrimary.floor, ours, moment.promises);
+    let marked = 0;
+    for (const { metadata } of [moment.primary, moment.secondary]) {
+      for (const mark of metadata.slots[0]!.map) marked += mark;
+    }
+    const most = marked * moment.primary.metadata.chunkBytes;
+    if (copied > most) throw new Error(`the reunion copied ${copied} bytes; ${most} were marked`);
+  }
+
   private checkAttach(who: string, { metadata, report }: Recovered, moment: Moment): void {
     if (metadata.slots.length !== 1) throw new Error(`${who}: ${metadata.slots.length} slots`);
     if (report === undefined) return;

@@ -9,6 +9,8 @@ export type Cut = 'primary' | 'secondary' | 'both';
 export interface RecordingJson {
   name: string;
   protocol: 'A' | 'C';
+  logExtents: number;
+  metadata: 'internal-end' | 'internal-start';
   /** Whose power is cut: this disk's flushes are in the log. The other's are not; what it wrote counts as durable. */
   cut: Cut;
   /** Whether the disks took writes with FUA: those overtake others in the log, so that a disk without a cache lags. */
@@ -17,6 +19,8 @@ export interface RecordingJson {
   diskBytes: number;
   /** How many points are replayed at most, chosen by `seed`. */
   pointsMax: number;
+  /** At how many of them real daemons are started on what is left. */
+  reunions: number;
   /** Whether the replay is also to be tried on logs of broken versions. */
   tamper: boolean;
   seed: number;

@@ -12,11 +12,13 @@ import { type LogEntry, LogFlag, parseLog } from './log_writes.ts';
 import { Random } from './numbers.ts';
 import { choosePoints, type Point, pointText } from './points.ts';
 import { FORMED, type Recording, readLog, STOPPED, STOPPING } from './recording.ts';
+import { reunite } from './reunion.ts';
 
 export interface ReplayResult {
   points: number;
-  /** Those of them at which the copies differed. */
+  /** Those of them at which the copies differed, and at which the daemons were started. */
   differed: number;
+  reunited: number;
   flushes: number;
   fua: number;
   /** Marked chunks of all, on average. */
@@ -86,19 +88,19 @@ class Replay {
       .length;
   }
 
-  async at(point: Point): Promise<Findings> {
+  async at(point: Point, reunion: boolean): Promise<Findings> {
     if (point.after < this.next - 1 || point.after >= this.entries.length) {
       throw new RangeError(`point ${pointText(point)} of ${this.entries.length} entries`);
     }
     try {
       while (this.next <= point.after) this.take(this.entries[this.next++]!);
-      return await this.cut(point);
+      return await this.cut(point, reunion);
     } catch (error) {
       throw new PowerCutError(point, error);
     }
   }
 
-  private async cut(point: Point): Promise<Findings> {
+  private async cut(point: Point, reunion: boolean): Promise<Findings> {
     const random = point.seed === 0 ? null : new Random(point.seed);
     const reports: Array<AttachReport | undefined> = [];
     try {
@@ -124,10 +126,24 @@ class Replay {
         primary: one!,
         secondary: other!,
       };
-      return this.judge.check(moment);
+      const findings = this.judge.check(moment);
+      if (reunion) await this.reunite(moment);
+      return findings;
     } finally {
-      for (const disk of this.disks) disk.restore();
+      for (const disk of this.disks) {
+        if (reunion) disk.restoreAll();
+        else disk.restore();
+      }
     }
+  }
+
+  /** The daemons find their disks as they are after one attach, and a crash right behind it. */
+  private async reunite(moment: Moment): Promise<void> {
+    const { note } = this.recording;
+    const images = [this.primary.imagePath, this.secondary.imagePath] as const;
+    const { copied } = await reunite(note, images);
+    const [ours, theirs] = this.disks.map((disk) => disk.imageNumbers());
+    this.judge.checkReunion(moment, copied, ours!, theirs!);
   }
 
   private phase({ after }: Point): Moment['phase'] {
@@ -219,14 +235,20 @@ export async function replay(
     const points = options.only === undefined ? run.points() : [options.only];
     let differed = 0;
     let marked = 0;
-    for (const point of points) {
-      const findings = await run.at(point);
+    let reunited = 0;
+    const reunions = options.change === undefined ? recording.note.reunions : 0;
+    const each = Math.ceil(points.length / (reunions + 1));
+    for (const [index, point] of points.entries()) {
+      const reunion = reunions > 0 && (index % each === each - 1 || options.only !== undefined);
+      if (reunion) reunited += 1;
+      const findings = await run.at(point, reunion);
       if (findings.differing > 0) differed += 1;
       marked += findings.marked / findings.chunks;
     }
     return {
       points: points.length,
       differed,
+      reunited,
       flushes: run.count(LogFlag.flush),
       fua: run.count(LogFlag.fua),
       markedShare: marked / points.length,

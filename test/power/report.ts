@@ -22,7 +22,7 @@ export async function replayLine(
     const share = (found.markedShare * 100).toFixed(1);
     const text =
       `${name}: ${found.points} points of a log with ${found.flushes} flushes and ${found.fua} writes with FUA; ` +
-      `the copies differed at ${found.differed}, ${share} % marked on average (seed ${seed})`;
+      `the copies differed at ${found.differed}, the daemons were started at ${found.reunited}; ${share} % marked on average (seed ${seed})`;
     if (options.only !== undefined) return { ok: true, text };
     if (found.differed === 0) return { ok: false, text };
     const missed = recording.note.tamper ? await missedTamperings(recording) : [];

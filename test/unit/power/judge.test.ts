@@ -12,10 +12,13 @@ const CHUNKS = 4;
 const RECORD: RecordingJson = {
   name: 'made by hand',
   protocol: 'C',
+  logExtents: 7,
+  metadata: 'internal-end',
   cut: 'both',
   fua: false,
   diskBytes: 1 << 20,
   pointsMax: 1,
+  reunions: 0,
   tamper: false,
   seed: 1,
   chronicle: {

@@ -116,8 +116,11 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
   const note: Omit<RecordingJson, keyof RecorderOptions> = {
     name: `recording ${seed}: ${describe(course)}`,
     protocol,
+    logExtents,
+    metadata: course.metadata,
     seed,
     pointsMax: course.pointsMax,
+    reunions: course.long ? 6 : 2,
     tamper: !course.long,
     chronicle: chronicle.toJSON(),
   };

@@ -11,6 +11,7 @@ export {
   ramDisks,
   unmount,
 } from './support/disk.js';
+export { type Fault, FaultyDisk } from './support/faulty_disk.js';
 export { type FioReport, type FioRun, runFio, startFio } from './support/fio.js';
 export { type Scenario, ScenarioContext, scenario } from './support/scenario.js';
 export { waitFor } from './support/wait.js';

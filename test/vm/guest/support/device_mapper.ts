@@ -4,6 +4,9 @@ import type { ScenarioContext } from './scenario.js';
 
 const SECTOR_BYTES = 512;
 
+/** Bytes and target of each part of a device. */
+export type Table = ReadonlyArray<readonly [bytes: number, target: string]>;
+
 export class MappedDevice {
   readonly name: string;
   readonly path: string;
@@ -19,37 +22,23 @@ export class MappedDevice {
     this.queue = `/sys/block/${blockName}/queue`;
   }
 
-  /** One target over the whole device: "linear /dev/ram0 0". Loads the target's module. */
-  static async create(
-    t: ScenarioContext,
-    name: string,
-    bytes: number,
-    target: string,
-  ): Promise<MappedDevice> {
-    const module = target.split(' ', 1)[0]!;
-    await modprobe(t, 'dm_mod');
-    if (module !== 'linear' && module !== 'error') await modprobe(t, `dm-${module}`);
-    await t.run(['dmsetup', 'create', '--noudevsync', name, '--table', table(bytes, target)]);
+  /** Targets one after the other, of so many bytes each: [[1 << 20, 'linear /dev/ram0 0']]. Loads their modules. */
+  static async create(t: ScenarioContext, name: string, table: Table): Promise<MappedDevice> {
+    await loadTargets(t, table);
+    await t.run(['dmsetup', 'create', '--noudevsync', name, '--table', textOf(table)]);
     // Without udev nobody makes links in /dev/mapper.
     const { stdout } = await t.run([
-      'dmsetup',
-      'info',
-      '-c',
-      '--noheadings',
-      '-o',
-      'blkdevname',
-      name,
+      ...(['dmsetup', 'info', '-c', '--noheadings', '-o', 'blkdevname', name] as const),
     ]);
     const device = new MappedDevice(t, name, stdout.trim());
     t.undo(`remove ${device.path}`, () => device.remove());
     return device;
   }
 
-  /** Puts another target in the place of the present one, as soon as what is under way has ended. */
-  async replace(bytes: number, target: string): Promise<void> {
-    const module = target.split(' ', 1)[0]!;
-    if (module !== 'linear' && module !== 'error') await modprobe(this.t, `dm-${module}`);
-    await this.dmsetup('reload', this.name, '--table', table(bytes, target));
+  /** Puts other targets in the place of the present ones, as soon as what is under way has ended. */
+  async replace(table: Table): Promise<void> {
+    await loadTargets(this.t, table);
+    await this.dmsetup('reload', this.name, '--table', textOf(table));
     // Without a flush: what waits below must not hold up the change.
     await this.dmsetup('suspend', '--noflush', '--nolockfs', this.name);
     await this.dmsetup('resume', '--noudevsync', this.name);
@@ -71,8 +60,22 @@ export class MappedDevice {
   }
 }
 
-function table(bytes: number, target: string): string {
-  if (bytes % SECTOR_BYTES !== 0) throw new RangeError(`a device of ${bytes} bytes`);
-  const [kind, ...rest] = target.split(' ');
-  return ['0', bytes / SECTOR_BYTES, kind, ...rest].join(' ');
+async function loadTargets(t: ScenarioContext, table: Table): Promise<void> {
+  await modprobe(t, 'dm_mod');
+  for (const [, target] of table) {
+    const kind = target.split(' ', 1)[0]!;
+    if (kind !== 'linear' && kind !== 'error') await modprobe(t, `dm-${kind}`);
+  }
+}
+
+function textOf(table: Table): string {
+  let at = 0;
+  const lines = table.map(([bytes, target]) => {
+    if (bytes <= 0 || bytes % SECTOR_BYTES !== 0)
+      throw new RangeError(`a target of ${bytes} bytes`);
+    const line = `${at / SECTOR_BYTES} ${bytes / SECTOR_BYTES} ${target}`;
+    at += bytes;
+    return line;
+  });
+  return lines.join('\n');
 }

@@ -58,21 +58,15 @@ export class Recorder {
       throw new Error('with FUA the log shows a primary that is not cut as it was earlier');
     }
     const [below, log] = await ramDisks(t, Math.max(options.logBytes, 2 * diskBytes));
-    const target = await MappedDevice.create(
-      t,
-      'recorder',
-      2 * diskBytes,
-      `log-writes ${below} ${log}`,
-    );
+    const target = await MappedDevice.create(t, 'recorder', [
+      [2 * diskBytes, `log-writes ${below} ${log}`],
+    ]);
     const removals: Array<() => Promise<void>> = [() => target.remove()];
     const disks: string[] = [];
     for (const [index, name] of (['primary', 'secondary'] as const).entries()) {
-      const half = await MappedDevice.create(
-        t,
-        name,
-        diskBytes,
-        `linear ${target.path} ${(index * diskBytes) / 512}`,
-      );
+      const half = await MappedDevice.create(t, name, [
+        [diskBytes, `linear ${target.path} ${(index * diskBytes) / 512}`],
+      ]);
       removals.unshift(() => half.remove());
       if (cut !== 'both' && cut !== name) withoutCache(half);
       if (options.fua) {
