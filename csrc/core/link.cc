@@ -358,15 +358,15 @@ void VolumeImpl::forget_transfer_log() {
   link.application_in_log = 0;
   link.application_bytes = 0;
   link.resync_in_log = 0;
+  // A write may stand here once for each of its pieces: it is settled with the last, and may be
+  // gone after that. In the order in which they were sent, so that two runs end requests in the
+  // same order.
+  std::vector<Write*> acknowledged;
   for (Write* write : waiting) {
     check(write->acks_pending > 0, "a write waits for more acknowledgements than it sent");
-    --write->acks_pending;
+    if (--write->acks_pending == 0) acknowledged.push_back(write);
   }
-  // A write may stand here once for each of its pieces; it is settled with the last, and may be
-  // gone after that.
-  std::sort(waiting.begin(), waiting.end());
-  waiting.erase(std::unique(waiting.begin(), waiting.end()), waiting.end());
-  for (Write* write : waiting) settle(write);
+  for (Write* write : acknowledged) settle(write);
 }
 
 void VolumeImpl::acknowledge_written(const FrameHeader& header,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -71,7 +72,10 @@ VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in,
   counters.marked_by_replay_chunks = attachment->replayed_chunks;
 }
 
-VolumeImpl::~VolumeImpl() = default;
+// Abandoned writes may still hold memory that is no buffer of the host's.
+VolumeImpl::~VolumeImpl() {
+  for (const auto& write : write_pool) std::free(write->bounce);
+}
 
 DiskState VolumeImpl::disk_state() const {
   if (disk_broken || meta.failed()) return DiskState::kFailed;
@@ -163,6 +167,9 @@ void VolumeImpl::poll(uint64_t now) {
   }
   if (link.stopping) link_check_idle();
   if (now_us >= next_sweep_us) sweep();
+  // A link that was given up just now let go of extents, and no I/O need be under way that would
+  // bring another turn.
+  if (log_retry && !log_wait.empty()) retry_log();
   meta.poll_log();
   check_quiet();
 }

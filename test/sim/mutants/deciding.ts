@@ -153,8 +153,8 @@ export const DECIDING: readonly Mutant[] = [
     edits: [
       {
         file: CONTROL,
-        find: 'volumeSpec(this.config, this.context.secret, waiting !== null)',
-        replace: 'volumeSpec(this.config, this.context.secret, false)',
+        find: 'volumeSpec(this.config, this.context.secret, «waiting !== null || serving»)',
+        replace: 'false',
       },
     ],
   },
