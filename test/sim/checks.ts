@@ -1,0 +1,172 @@
+/** What must hold at every step, at every crash that could happen now, and of every number that is to stay within bounds. */
+import { SECTOR_BYTES } from './lineage.ts';
+import { SimChecks } from './machine.ts';
+import type { SimNode } from './node.ts';
+import type { Random } from './random.ts';
+import type { Simulation } from './simulation.ts';
+import { Violation } from './violation.ts';
+
+/** Once in so many steps both machines lose their power, in a copy of the world. */
+const VIRTUAL_CRASH_ONE_IN = 400;
+const SLOW_CHECK_STEPS = 64;
+const MS = 1000;
+/** What a role change waits for requests (csrc/core/roles.cc). */
+const QUIET_MS = 30_000;
+/** csrc/core/volume_impl.h: peer timeouts without an acknowledgement. */
+const STALL_TIMEOUTS = 7;
+/** csrc/core/volume_impl.h: kTransferEntries. */
+const TRANSFER_WRITES_MAX = 8192;
+/** Room for the peer's writes under way (1,024 of them, of what this workload sends), resync pieces and metadata. */
+const BUFFER_BYTES_MAX = 64 << 20;
+
+export class Checks {
+  readonly #sim: Simulation;
+  readonly #random: Random;
+  /** Since when a node's requests have had no reason to wait. */
+  readonly #excusedUs: number[] = [];
+  virtualCrashes = 0;
+  bufferBytesMax = 0;
+
+  constructor(sim: Simulation, random: Random) {
+    this.#sim = sim;
+    this.#random = random;
+  }
+
+  step(): void {
+    const { nodes, step } = this.#sim;
+    for (let a = 0; a < nodes.length; a++) {
+      for (let b = a + 1; b < nodes.length; b++) this.#pair(nodes[a]!, nodes[b]!);
+    }
+    if (step % SLOW_CHECK_STEPS === 0) for (const node of nodes) this.#slow(node);
+  }
+
+  #pair(a: SimNode, b: SimNode): void {
+    const uncovered = SimChecks.uncovered(a.machine, b.machine);
+    if (uncovered.length > 0) {
+      throw new Violation(
+        'uncovered',
+        `${chunksText(uncovered)} of ${a.name} and ${b.name} differ, and nothing says so: ${this.#describe(a, b, uncovered[0]!)}`,
+      );
+    }
+    if (this.#random.oneIn(VIRTUAL_CRASH_ONE_IN))
+      this.crash(a, b, this.#random.oneIn(2), this.#random.oneIn(2));
+  }
+
+  /** Would everything that differs be marked, had they crashed now? */
+  crash(a: SimNode, b: SimNode, cutA: boolean, cutB: boolean): void {
+    this.virtualCrashes += 1;
+    const seed = this.#random.u32();
+    const uncovered = SimChecks.uncoveredAfterCrash(a.machine, b.machine, seed, cutA, cutB);
+    if (uncovered.length === 0) return;
+    const cut = (node: SimNode, power: boolean) =>
+      `${node.name} ${power ? 'loses power' : 'is killed'}`;
+    throw new Violation(
+      'uncovered-after-crash',
+      `if ${cut(a, cutA)} and ${cut(b, cutB)} now (crash seed ${seed}), ${chunksText(uncovered)} differ, and nothing that is durable says so: ` +
+        this.#describe(a, b, uncovered[0]!),
+    );
+  }
+
+  #describe(a: SimNode, b: SimNode, chunk: number): string {
+    const { chunkBytes, volumeBytes } = this.#sim.plan;
+    const offset = chunk * chunkBytes;
+    const length = Math.min(chunkBytes, volumeBytes - offset);
+    const parts = [a, b].map((node) => {
+      const stamps = node.machine.readStamps(offset, length);
+      const durable = node.machine.readDurableStamps(offset, length);
+      const shown = [...stamps].slice(0, 16).join(' ');
+      return `${node.name} has ${shown} (durable ${[...durable].slice(0, 16).join(' ')})`;
+    });
+    return `chunk ${chunk}: ${parts.join('; ')}; ${this.describeNodes()}`;
+  }
+
+  describeNodes(): string {
+    return this.#sim.nodes
+      .map((node) => {
+        const { status } = node;
+        if (status === null) return `${node.name}: ${node.state}`;
+        const { role, disk, connection, current, flags, peers, logHot } = status;
+        const slots = peers.map(
+          (peer) =>
+            `slot ${peer.slot} '${peer.name}' flags ${peer.flags} B ${peer.bitmapGeneration} dirty ${peer.dirtyChunks}`,
+        );
+        return `${node.name}: ${node.state} ${role} ${disk} ${connection} C ${current} flags ${flags} hot ${logHot} [${slots.join(', ')}]`;
+      })
+      .join('; ');
+  }
+
+  #slow(node: SimNode): void {
+    const { time } = this.#sim;
+    if (!node.machine.open) return;
+    const counters = node.machine.counters();
+    this.bufferBytesMax = Math.max(this.bufferBytesMax, counters.bufferBytesOut);
+    const bounds: Array<[string, number, number]> = [
+      ['writes in the transfer log', counters.transferWrites, TRANSFER_WRITES_MAX],
+      ['bytes of buffers', counters.bufferBytesOut, BUFFER_BYTES_MAX],
+    ];
+    for (const [what, count, most] of bounds) {
+      if (count > most)
+        throw new Violation(
+          'bounds',
+          `${count} ${what} at ${node.name}: at most ${most} are allowed`,
+        );
+    }
+    this.#late(node, time.nowUs);
+  }
+
+  /** Every request ends, unless something that is told keeps it. */
+  #late(node: SimNode, nowUs: number): void {
+    const { status } = node;
+    const { timeouts } = this.#sim.plan;
+    const excused =
+      status === null ||
+      status.suspended ||
+      status.connection === 'Prepared' ||
+      node.machine.faults.hang;
+    if (excused || node.pending.size === 0) {
+      this.#excusedUs[node.index] = nowUs;
+      return;
+    }
+    const limitMs =
+      QUIET_MS + (STALL_TIMEOUTS + 3) * timeouts.peerTimeout + timeouts.recoveryTimeout;
+    const since = Math.max(this.#excusedUs[node.index] ?? 0, this.#sim.disturbedUs);
+    for (const [id, pending] of node.pending) {
+      const waitedMs = (nowUs - Math.max(pending.submittedUs, since)) / MS;
+      if (waitedMs < limitMs) continue;
+      throw new Violation(
+        'late',
+        `request ${id} (${pending.request.op}) of ${node.name} has not completed in ${waitedMs.toFixed(0)} ms; ${this.describeNodes()}`,
+      );
+    }
+  }
+
+  /** R18: a recovered daemon let its I/O go on. */
+  resumed(node: SimNode): void {
+    const { network, nodes, disturbedUs } = this.#sim;
+    // With the device taken away there is no I/O, and what a person forces is a person's decision.
+    if (!node.serving || node.forced) return;
+    if (!network.healthy || node.startedUs <= disturbedUs || node.alone) return;
+    for (const other of nodes) {
+      if (other === node || other.alone || !other.primary || other.startedUs > node.startedUs)
+        continue;
+      throw new Violation(
+        'recovery',
+        `${node.name} lets its I/O go on though ${other.name} is primary and within reach`,
+      );
+    }
+  }
+
+  differingSectors(a: SimNode, b: SimNode): Array<[first: number, count: number]> {
+    const { chunkBytes, volumeBytes } = this.#sim.plan;
+    return [...SimChecks.differing(a.machine, b.machine)].map((chunk) => {
+      const offset = chunk * chunkBytes;
+      const length = Math.min(chunkBytes, volumeBytes - offset);
+      return [offset / SECTOR_BYTES, length / SECTOR_BYTES];
+    });
+  }
+}
+
+export function chunksText(chunks: Uint32Array): string {
+  const shown = [...chunks.subarray(0, 10)].join(' ');
+  return `chunk${chunks.length === 1 ? '' : 's'} ${shown}${chunks.length > 10 ? ` and ${chunks.length - 10} more` : ''}`;
+}

@@ -1,0 +1,407 @@
+/** The oracle: which copy follows which lineage, what each completed request promises, and the checks at every turn of a copy's fate. */
+import { checkCopy, Lineage, NEVER, SECTOR_BYTES, stampText, type WriteRecord } from './lineage.ts';
+import type { SimCompletion, SimRequest } from './machine.ts';
+import { Violation } from './violation.ts';
+
+/** What the model reads of the world. */
+export interface ModelWorld {
+  readonly protocol: 'A' | 'C';
+  readonly names: readonly string[];
+  stamps(node: number): Float64Array;
+  /** Sectors of chunks in which the two copies differ. */
+  differing(a: number, b: number): Array<[first: number, count: number]>;
+  /** The node's own link as it sees it now. */
+  link(node: number): LinkView;
+  primary(node: number): boolean;
+  /** Requests of the node's device that have not completed. */
+  pending(node: number): Iterable<Pending>;
+}
+
+export interface LinkView {
+  /** Another one for every link; 0: none. */
+  id: number;
+  peer: number;
+  /** Connected, and nothing is left to be resynced. */
+  inStep: boolean;
+  connected: boolean;
+  active: boolean;
+}
+
+interface Copy {
+  /** Null: nothing is known of it (new, or its disk was replaced). */
+  lineage: Lineage | null;
+  /** Not being overwritten by a resync. */
+  whole: boolean;
+  /** What it becomes when the resync ends. */
+  pending: Lineage | null;
+  /** A person said that its changes may be lost. */
+  yields: boolean;
+}
+
+export interface Pending {
+  readonly request: SimRequest;
+  readonly submitted: number;
+  readonly submittedUs: number;
+  readonly link: LinkView;
+  readonly lineage: Lineage;
+  readonly write: WriteRecord | null;
+  /** Reads: the oldest place that each sector may show. */
+  readonly floors: Int32Array | null;
+}
+
+export class Model {
+  readonly #world: ModelWorld;
+  readonly #copies: Copy[];
+  #tick = 0;
+  #lineages = 0;
+  /** Ticks at which the links began, by id. */
+  readonly #linkTicks = new Map<number, number>();
+  readonly #byStamp = new Map<number, WriteRecord>();
+  /** Completed and checked. */
+  reads = 0;
+  writes = 0;
+  flushes = 0;
+  errors = 0;
+
+  constructor(world: ModelWorld) {
+    this.#world = world;
+    this.#copies = world.names.map(() => ({
+      lineage: null,
+      whole: false,
+      pending: null,
+      yields: false,
+    }));
+  }
+
+  copy(node: number): Readonly<Copy> {
+    return this.#copies[node]!;
+  }
+
+  view(node: number): LinkView {
+    return this.#world.link(node);
+  }
+
+  // --- requests ---
+
+  /** A request is about to be given to the device of a primary. */
+  submitted(node: number, request: SimRequest, nowUs: number): Pending {
+    const lineage = this.#copies[node]!.lineage;
+    if (lineage === null || lineage.owner !== node) {
+      throw new Violation(
+        'device',
+        `${this.#world.names[node]} takes requests and was never promoted`,
+      );
+    }
+    this.#tick += 1;
+    const first = request.offset / SECTOR_BYTES;
+    const count = request.length / SECTOR_BYTES;
+    let write: WriteRecord | null = null;
+    let floors: Int32Array | null = null;
+    if (request.op === 'read') {
+      floors = new Int32Array(count);
+      for (let i = 0; i < count; i++) floors[i] = lineage.floor(first + i);
+    } else if (request.op !== 'flush') {
+      const stamp = request.op === 'write' ? request.stamp! : 0;
+      write = lineage.add(stamp, first, count, request.fua === true, this.#tick);
+      if (stamp !== 0) this.#byStamp.set(stamp, write);
+    }
+    const link = this.#world.link(node);
+    return { request, submitted: this.#tick, submittedUs: nowUs, link, lineage, write, floors };
+  }
+
+  completed(node: number, pending: Pending, completion: SimCompletion): void {
+    this.#tick += 1;
+    const { request, write } = pending;
+    if (completion.result !== 0) this.errors += 1;
+    if (request.op === 'read') {
+      if (completion.result === 0) this.#checkRead(node, pending, completion.stamps!);
+      return;
+    }
+    const now = this.#world.link(node);
+    const { link } = pending;
+    // In step from the beginning to the end, over one link: what completed did so with the peer.
+    const together = now.inStep && link.inStep && now.id === link.id ? now.peer : -1;
+    if (write !== null) {
+      write.completed = this.#tick;
+      write.failed = completion.result !== 0;
+      if (now.active) write.linked |= 1 << now.peer;
+      if (write.failed) {
+        pending.lineage.dispute(write);
+        return;
+      }
+      this.writes += 1;
+      write.there[node] = this.#tick;
+      if (write.fua) write.durable[node] = this.#tick;
+      if (together >= 0 && this.#world.protocol === 'C') {
+        write.there[together] ??= this.#tick;
+        if (write.fua) write.durable[together] ??= this.#tick;
+      }
+      return;
+    }
+    if (completion.result !== 0) return;
+    this.flushes += 1;
+    this.#durable(pending.lineage, node, pending.submitted);
+    if (together >= 0 && this.#world.protocol === 'C') {
+      this.#durable(pending.lineage, together, pending.submitted);
+    }
+  }
+
+  /** All that completed before a tick is safe at a node. */
+  #durable(lineage: Lineage, node: number, before: number): void {
+    for (let at = lineage.writes.length - 1; at >= 0; at--) {
+      const write = lineage.writes[at]!;
+      if (write.completed >= before || write.failed) continue;
+      write.durable[node] ??= this.#tick;
+      write.there[node] ??= this.#tick;
+    }
+  }
+
+  #checkRead(node: number, { request, lineage, floors }: Pending, stamps: Float64Array): void {
+    this.reads += 1;
+    const first = request.offset / SECTOR_BYTES;
+    for (let i = 0; i < stamps.length; i++) {
+      const sector = first + i;
+      const place = lineage.place(sector, stamps[i]!);
+      if (place >= floors![i]!) continue;
+      const history = lineage.historyOf(sector).map((each) => stampText(each.stamp));
+      throw new Violation(
+        'read',
+        `sector ${sector} of ${this.#world.names[node]} was read as ${stampText(stamps[i]!)}, ` +
+          (place < 0 ? 'which was never written there' : `older than what had completed before`) +
+          ` (base ${stampText(lineage.base[sector]!)}, writes ${history.join(' ')}, completed up to place ${floors![i]})`,
+      );
+    }
+  }
+
+  // --- roles ---
+
+  /** The node became primary. `force`: by a person's decision. `declared`: it was Inconsistent. */
+  promoted(node: number, force: boolean, declared: boolean): void {
+    this.#tick += 1;
+    const copy = this.#copies[node]!;
+    const stamps = this.#world.stamps(node);
+    if (!force) this.#checkPromotion(node, copy, stamps);
+    const lineage = this.#begin(node, stamps, declared);
+    const { inStep, connected, active, peer } = this.#world.link(node);
+    copy.yields = false;
+    if (!active) return;
+    const other = this.#copies[peer]!;
+    if (!other.whole) other.pending = lineage;
+    if (!connected) return;
+    // Two secondaries that are in step hold the same.
+    const differing = inStep ? this.#world.differing(node, peer) : [];
+    if (differing.length > 0) {
+      throw new Violation(
+        'in-step',
+        `${lineage.name} begins in step with a copy that differs: ${rangesText(differing)}`,
+      );
+    }
+    this.#follow(peer, lineage);
+  }
+
+  /** A new lineage, from what is on the node's disk. */
+  #begin(node: number, stamps: Float64Array, declared: boolean): Lineage {
+    const parent = this.#copies[node]!.lineage;
+    const gaveUp = declared || (parent?.declared === true && !this.#allDescendFrom(parent));
+    this.#lineages += 1;
+    const lineage = new Lineage(this.#lineages, node, parent, stamps, gaveUp);
+    this.#follow(node, lineage);
+    return lineage;
+  }
+
+  /** The lineage that a copy stands for now. Nobody writes to one that is no primary's: what is there is all of it. */
+  #lineageOf(node: number): Lineage | null {
+    const copy = this.#copies[node]!;
+    if (copy.lineage === null || !copy.whole || this.#world.primary(node)) return copy.lineage;
+    const stamps = this.#world.stamps(node);
+    checkCopy(
+      'a copy that others get',
+      node,
+      this.#world.names[node]!,
+      copy.lineage,
+      stamps,
+      'there',
+    );
+    return this.#begin(node, stamps, false);
+  }
+
+  /** Every copy has been brought to what was declared the truth. */
+  #allDescendFrom(lineage: Lineage): boolean {
+    return this.#copies.every((copy) => {
+      let at = copy.whole ? copy.lineage : null;
+      while (at !== null && at !== lineage) at = at.parent;
+      return at !== null;
+    });
+  }
+
+  #checkPromotion(node: number, copy: Copy, stamps: Float64Array): void {
+    const name = this.#world.names[node]!;
+    const lineage = copy.whole ? copy.lineage : copy.pending;
+    if (lineage === null) {
+      throw new Violation(
+        'promotion',
+        `${name} became primary without force, and holds nothing whole`,
+      );
+    }
+    checkCopy('a promotion without force', node, name, lineage, stamps, 'there');
+  }
+
+  /** Demoted: linked copies have everything (R18). */
+  demoted(node: number, before: LinkView): void {
+    const lineage = this.#copies[node]!.lineage;
+    const now = this.#world.link(node);
+    this.#tick += 1;
+    if (lineage === null || !now.inStep || !before.inStep || now.id !== before.id) return;
+    this.#durable(lineage, node, this.#tick);
+    this.#durable(lineage, now.peer, this.#tick);
+  }
+
+  /** `connect --discard-my-data`. */
+  yields(node: number, yields: boolean): void {
+    this.#copies[node]!.yields = yields;
+  }
+
+  invalidated(node: number): void {
+    Object.assign(this.#copies[node]!, { yields: true, whole: false });
+  }
+
+  diskReplaced(node: number): void {
+    Object.assign(this.#copies[node]!, {
+      lineage: null,
+      whole: false,
+      pending: null,
+      yields: false,
+    });
+  }
+
+  // --- links ---
+
+  linkBegins(id: number): void {
+    this.#tick += 1;
+    if (!this.#linkTicks.has(id)) this.#linkTicks.set(id, this.#tick);
+  }
+
+  /** `target` is durably Inconsistent from now on (R17), and will be what `source` is. */
+  becomesTarget(target: number, source: number): void {
+    const copy = this.#copies[target]!;
+    const lineage = this.#copies[source]!.lineage;
+    if (copy.whole && !copy.yields) this.#checkOverwritten(target, source);
+    copy.whole = false;
+    copy.pending = lineage;
+  }
+
+  /** Nothing that only this copy has may be overwritten, unless a person said so. */
+  #checkOverwritten(target: number, source: number): void {
+    const { names } = this.#world;
+    const over = this.#copies[source]!.lineage;
+    if (over === null || over.declared) return;
+    const ranges = this.#world.differing(target, source);
+    if (ranges.length === 0) return;
+    const mine = this.#world.stamps(target);
+    const theirs = this.#world.stamps(source);
+    for (const [first, count] of ranges) {
+      for (let sector = first; sector < first + count; sector++) {
+        if (mine[sector] === theirs[sector]) continue;
+        const write = this.#byStamp.get(mine[sector]!);
+        if (write === undefined || write.completed === NEVER || write.failed) continue;
+        // What the source wrote and lost itself was judged when it crashed.
+        if (write.lineage.owner === source || (write.linked & (1 << source)) !== 0) continue;
+        if (over.includes(sector, theirs[sector]!, write)) continue;
+        throw new Violation(
+          'overwritten',
+          `${names[target]} becomes the target of ${names[source]} and loses ${stampText(write.stamp)} of sector ${sector}, ` +
+            `written in lineage ${write.lineage.name} while they were apart; ${names[source]} has ${stampText(theirs[sector]!)} of lineage ${over.name}`,
+        );
+      }
+    }
+  }
+
+  /** Both begin a link with nothing to do. */
+  inStep(a: number, b: number): void {
+    const differing = this.#settledDifferences(a, b);
+    const { names } = this.#world;
+    if (differing.length > 0) {
+      throw new Violation(
+        'in-step',
+        `${names[a]} and ${names[b]} begin a link with nothing to do, and differ: ${rangesText(differing)}`,
+      );
+    }
+    this.#tick += 1;
+    const leader = this.#world.primary(b) ? b : a;
+    const lead = this.#lineageOf(leader);
+    if (lead === null) return;
+    for (const node of [a, b]) this.#follow(node, lead);
+    for (const node of [a, b]) this.#durable(lead, node, this.#tick);
+  }
+
+  /**
+   * Where two copies differ, without what is being written: the peer may have had it over the last link, and this disk has it when the
+   * request completes; if it fails it is marked (R9), and until then its extents are hot (R3).
+   */
+  #settledDifferences(a: number, b: number): Array<[number, number]> {
+    const differing = this.#world.differing(a, b);
+    if (differing.length === 0) return [];
+    const [one, other] = [this.#world.stamps(a), this.#world.stamps(b)];
+    const busy = new Set<number>();
+    for (const node of [a, b]) {
+      for (const { write } of this.#world.pending(node)) {
+        for (let i = 0; i < (write?.count ?? 0); i++) busy.add(write!.first + i);
+      }
+    }
+    return differing.filter(([first, count]) => {
+      for (let sector = first; sector < first + count; sector++) {
+        if (one[sector] !== other[sector] && !busy.has(sector)) return true;
+      }
+      return false;
+    });
+  }
+
+  /** The target has what the source has. */
+  synced(target: number, source: number, linkId: number): void {
+    const copy = this.#copies[target]!;
+    this.#tick += 1;
+    const lineage = this.#lineageOf(source);
+    if (lineage === null) return;
+    this.#follow(target, lineage);
+    copy.yields = false;
+    // What completed before the link was marked and copied, and is durable there; later writes went over the link.
+    this.#durable(lineage, target, this.#linkTicks.get(linkId) ?? 0);
+    const [from, to] = [this.#world.link(source), this.#world.link(target)];
+    if (this.#world.protocol !== 'C' || from.id !== linkId || to.id !== linkId) return;
+    for (const write of lineage.writes) {
+      if (write.completed !== NEVER && !write.failed) write.there[target] ??= this.#tick;
+    }
+  }
+
+  #follow(node: number, lineage: Lineage): void {
+    const copy = this.#copies[node]!;
+    copy.lineage = lineage;
+    copy.pending = null;
+    copy.whole = true;
+  }
+
+  // --- crashes ---
+
+  /** The daemon died, or its machine: what is there now is what counts. */
+  crashed(node: number, kind: 'process' | 'power'): void {
+    const copy = this.#copies[node]!;
+    this.#tick += 1;
+    if (!copy.whole || copy.lineage === null) return;
+    const demand = kind === 'power' ? 'durable' : 'there';
+    const name = this.#world.names[node]!;
+    checkCopy(`a ${kind} crash`, node, name, copy.lineage, this.#world.stamps(node), demand);
+    if (kind === 'process') return;
+    // What was only in the cache is promised no longer; and what its own primary lost is nobody's any more.
+    for (const write of copy.lineage.writes) {
+      if (write.durable[node] === undefined) delete write.there[node];
+    }
+    if (copy.lineage.owner === node) this.#begin(node, this.#world.stamps(node), false);
+  }
+}
+
+function rangesText(ranges: ReadonlyArray<readonly [number, number]>): string {
+  const shown = ranges
+    .slice(0, 8)
+    .map(([first, count]) => `sectors ${first}..${first + count - 1}`);
+  return shown.join(', ') + (ranges.length > 8 ? ` and ${ranges.length - 8} more` : '');
+}

@@ -1,0 +1,131 @@
+/** What a seed chooses before anything runs: the volume, the nodes, how fast and how wild things are. */
+import { LIMITS_OF_PLAN as L } from './limits.ts';
+import type { Random } from './random.ts';
+import type { Splitting } from './stream.ts';
+import { THEMES, type ThemeName } from './theme_names.ts';
+
+export interface PolicyPlan {
+  window: 'value' | 'function';
+  flushInterval: 'value' | 'function';
+  selectPeers: 'value' | 'function';
+  /** Once in so many calls a function throws; never answers. */
+  throwsOneIn: number;
+  hangsOneIn: number;
+  /** Once in so many calls selectPeers selects nobody. */
+  nobodyOneIn: number;
+  windowWrites: number;
+  windowBytes: number;
+  flushIntervalMs: number;
+  deadlineMs: number;
+}
+
+export interface Plan {
+  seed: number;
+  theme: ThemeName;
+  nodes: number;
+  protocol: 'A' | 'C';
+  secret: string | null;
+  volumeBytes: number;
+  chunkBytes: number;
+  extentBytes: number;
+  logExtents: number;
+  blockBytes: 512 | 4096;
+  metadata: 'internal' | 'external';
+  volatileCache: boolean;
+  frontend: 'ublk' | 'nbd';
+  /** 0: as large as the machine has them. */
+  sendRingBytes: number;
+  receiveRingBytes: number;
+  timeouts: {
+    ping: number;
+    peerTimeout: number;
+    connectTimeout: number;
+    retryMin: number;
+    retryMax: number;
+    recoveryTimeout: number;
+  };
+  policy: PolicyPlan;
+  splitting: Splitting;
+  /** Mean virtual microseconds of a step. */
+  stepUs: number;
+  /** Shares of what happens next, of what can. */
+  weights: { io: number; network: number; timer: number; request: number; deliver: number };
+  /** Once in so many steps the JavaScript of a node is late; 0: never. */
+  lateJsOneIn: number;
+  /** Calls between control and replication take virtual time, as a message port's do. */
+  slowPort: boolean;
+  /** Steps of the wild part. */
+  steps: number;
+}
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+export function makePlan(seed: number, random: Random): Plan {
+  const theme = random.pick(THEMES);
+  const tiny = theme === 'tiny-rings';
+  const thrash = theme === 'log-thrash';
+  const pingMs = random.pick([50, 100, 200]);
+  const peerTimeoutMs = pingMs * random.pick([3, 5, 8]);
+  const retryMinMs = random.pick([10, 30, 100]);
+  const wild = !random.oneIn(4);
+  const extents = thrash ? random.between(12, 24) : random.between(8, 16);
+  const functions = random.oneIn(3);
+  return {
+    seed,
+    theme,
+    nodes: 2,
+    protocol: theme === 'flush-storm' ? 'A' : random.pick(['A', 'C', 'C'] as const),
+    secret: random.oneIn(3) ? 'a shared secret' : null,
+    // A last chunk and a last extent that are shorter than the others, in some.
+    volumeBytes: extents * MIB - (random.oneIn(3) ? random.between(1, 100) * 4 * KIB : 0),
+    chunkBytes: random.pick([4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 1 * MIB]),
+    extentBytes: MIB,
+    logExtents: thrash ? L.logExtentsMin : random.pick([7, 7, 8, 9, 20, 61]),
+    blockBytes: random.oneIn(3) ? 4096 : 512,
+    metadata: random.oneIn(3) ? 'external' : 'internal',
+    volatileCache: !random.oneIn(5),
+    frontend: random.oneIn(3) ? 'nbd' : 'ublk',
+    sendRingBytes: tiny ? L.ringBytesMin : 0,
+    receiveRingBytes: tiny ? L.ringBytesMin : 0,
+    timeouts: {
+      ping: pingMs,
+      peerTimeout: peerTimeoutMs,
+      connectTimeout: random.pick([100, 300, 1000]),
+      retryMin: retryMinMs,
+      retryMax: retryMinMs * random.pick([2, 10, 30]),
+      recoveryTimeout: random.pick([200, 1000, 5000]),
+    },
+    policy: {
+      window: functions ? 'function' : 'value',
+      flushInterval: functions ? 'function' : 'value',
+      selectPeers: functions && random.oneIn(2) ? 'function' : 'value',
+      throwsOneIn: random.pick([0, 5, 20]),
+      hangsOneIn: random.pick([0, 10, 40]),
+      nobodyOneIn: random.pick([0, 0, 8]),
+      windowWrites: random.pick([1, 4, 32, 2048]),
+      windowBytes: random.pick([4 * KIB, 64 * KIB, 64 * MIB]),
+      flushIntervalMs: random.pick([10, 50, 200, 1000, 5000]),
+      deadlineMs: random.pick([50, 500]),
+    },
+    splitting: {
+      bytesMax: tiny ? 16 * KIB : random.pick([32 * KIB, 128 * KIB, 512 * KIB]),
+      crumbOneIn: wild ? random.pick([0, 5, 50]) : 0,
+    },
+    stepUs: random.pick([20, 50, 100, 300]),
+    weights: {
+      io: random.pick([1, 4, 8, 16]),
+      network: random.pick([1, 4, 8, 16]),
+      timer: random.pick([2, 8]),
+      request: random.pick([1, 4, 8]),
+      deliver: random.pick([2, 8, 16]),
+    },
+    lateJsOneIn: wild ? random.pick([0, 2, 10]) : 0,
+    slowPort: random.oneIn(3),
+    steps: random.between(1200, 3500),
+  };
+}
+
+export function planText(plan: Plan): string {
+  return JSON.stringify(plan);
+}
