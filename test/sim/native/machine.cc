@@ -106,6 +106,7 @@ void Machine::attach(Disk& disk, Random* chance, const Faults* wanted,
 
 void Machine::replace_disk() {
   if (process != nullptr) throw std::runtime_error("the disk is replaced under an open volume");
+  late.land_all(random);
   data_.replace(Disk(data_disk_bytes(), options_.volatile_cache));
   meta_.replace(Disk(options_.external ? layout_.bytes() : 0, options_.volatile_cache));
   late.forget();

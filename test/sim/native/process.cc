@@ -5,9 +5,9 @@
 #include <cstring>
 #include <exception>
 
-#include "core/crc32c.h"
 #include "core/frame.h"
 #include "inside.h"
+#include "stamp.h"
 
 namespace tidemark::sim {
 namespace {
@@ -46,7 +46,7 @@ constexpr uint64_t kLateOneIn = 30;
 
 // Io::host_state
 constexpr size_t kFlushPoint = 0;
-constexpr size_t kChecksum = 1;
+constexpr size_t kFingerprint = 1;
 
 }  // namespace
 
@@ -382,7 +382,8 @@ void Process::judge_submitted(const Io& io) {
 void Process::submit(Io* io) {
   judge_submitted(*io);
   io->host_state[kFlushPoint] = disk_of(*io).flush_point();
-  if (io->kind == IoKind::kWrite) io->host_state[kChecksum] = crc32c(0, io->buffer, io->length);
+  if (io->kind == IoKind::kWrite)
+    io->host_state[kFingerprint] = fingerprint(io->buffer, io->length);
   out_.push_back(io);
 }
 
@@ -406,7 +407,7 @@ int32_t Process::perform(Io* io) {
     return 0;
   }
   const uint8_t* data = io->kind == IoKind::kWrite ? io->buffer : nullptr;
-  if (data != nullptr && crc32c(0, data, io->length) != io->host_state[kChecksum])
+  if (data != nullptr && fingerprint(data, io->length) != io->host_state[kFingerprint])
     machine_.violate(describe(*io) + ": its buffer was changed while it was in flight");
   const bool fua = (io->flags & kIoFua) != 0;
   if (random.one_in(faults.write_error_one_in[target])) {

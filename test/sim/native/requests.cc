@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "core/crc32c.h"
 #include "page.h"
 #include "stamp.h"
 
@@ -73,7 +72,7 @@ Request* Requests::make(const Ask& ask, uint64_t id) {
   if (ask.op == Op::kWrite) {
     for (uint64_t at = 0; at < ask.length; at += kSectorBytes)
       fill_sector(request.buffer + at, (ask.offset + at) / kSectorBytes, ask.stamp);
-    entry->checksum = crc32c(0, request.buffer, ask.length);
+    entry->fingerprint = fingerprint(request.buffer, ask.length);
   }
   Request* out = &request;
   out_.emplace(id, entry.get());
@@ -90,7 +89,7 @@ std::string Requests::judge(Entry& entry) {
     return name("request", entry.id, ask) + " ends while the core still keeps its state in it";
   if (request.offset != ask.offset || request.length != ask.length || request.op != ask.op)
     return name("request", entry.id, ask) + " was changed";
-  if (ask.op == Op::kWrite && crc32c(0, request.buffer, ask.length) != entry.checksum)
+  if (ask.op == Op::kWrite && fingerprint(request.buffer, ask.length) != entry.fingerprint)
     return name("request", entry.id, ask) + ": the application's buffer was written to";
   return {};
 }

@@ -57,7 +57,7 @@ class Requests {
     Ask ask;
     uint64_t id = 0;
     bool out = false;
-    uint32_t checksum = 0;  // of a write's buffer
+    uint64_t fingerprint = 0;  // of a write's buffer
     size_t buffer_bytes = 0;
   };
   std::string judge(Entry& entry);

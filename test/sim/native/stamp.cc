@@ -42,4 +42,15 @@ int64_t read_sector(const uint8_t* bytes, uint64_t sector) {
   return wrong == 0 ? static_cast<int64_t>(stamp) : kStampForeign;
 }
 
+uint64_t fingerprint(const uint8_t* bytes, uint64_t length) {
+  uint64_t sum = length;
+  for (uint64_t at = 0; at + kSectorBytes <= length; at += kSectorBytes) {
+    uint64_t words[4];
+    std::memcpy(words, bytes + at, sizeof words);
+    for (const uint64_t word : words) sum = (sum ^ word) * kStep;
+    sum ^= sum >> 32;
+  }
+  return sum;
+}
+
 }  // namespace tidemark::sim

@@ -15,4 +15,8 @@ inline constexpr uint64_t kStampMax = (uint64_t{1} << 48) - 1;
 void fill_sector(uint8_t* bytes, uint64_t sector, uint64_t stamp);
 int64_t read_sector(const uint8_t* bytes, uint64_t sector);
 
+// Tells whether a buffer is still the same: of the beginning of each sector, where stamps are, and
+// the marks of a buffer that was given back.
+uint64_t fingerprint(const uint8_t* bytes, uint64_t length);
+
 }  // namespace tidemark::sim
