@@ -222,9 +222,11 @@ void VolumeImpl::link_stop(const std::string& why) {
 }
 
 void VolumeImpl::link_check_idle() {
-  if (!link.stopping || link.writes_out != 0 || link.epoch_flushing || link.target_finishing)
-    return;
-  if (!drop_tasks()) return;
+  if (!link.stopping) return;
+  // Before the peer's writes: one may wait for a task's lock.
+  const bool none = drop_tasks();
+  if (!link.stopping || !none) return;
+  if (link.writes_out != 0 || link.epoch_flushing || link.target_finishing) return;
   link.stopping = false;
   link.idle = true;
   link.epochs.clear();

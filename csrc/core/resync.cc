@@ -227,23 +227,23 @@ void VolumeImpl::void_tasks(ByteRange range) {
 
 // The link is gone: tasks whose read is under way stay until it ends.
 bool VolumeImpl::drop_tasks() {
+  // Releasing a lock may start what waited for it, and end up here again: take the tasks off the
+  // list first.
+  std::list<SyncTask> dropped;
   for (auto it = link.tasks.begin(); it != link.tasks.end();) {
-    SyncTask& task = *it;
-    if (task.step == SyncTask::Step::kReading) {
-      ++it;
-      continue;
+    const auto task = it++;
+    if (task->step != SyncTask::Step::kReading) {
+      dropped.splice(dropped.end(), link.tasks, task);
     }
+  }
+  // Those that wait for a lock first: none of them is to get it any more.
+  for (const SyncTask::Step step : {SyncTask::Step::kLocking, SyncTask::Step::kWaiting}) {
+    for (SyncTask& task : dropped) {
+      if (task.step == step) locks.release(&task.lock);
+    }
+  }
+  for (const SyncTask& task : dropped) {
     if (task.buffer != nullptr) host.buffer_put(task.buffer, task.buffer_bytes);
-    const bool locked =
-        task.step == SyncTask::Step::kLocking || task.step == SyncTask::Step::kWaiting;
-    if (locked) {
-      // Releasing may start what waited for it: take the task off the list first.
-      std::list<SyncTask> one;
-      one.splice(one.begin(), link.tasks, it++);
-      locks.release(&one.front().lock);
-    } else {
-      it = link.tasks.erase(it);
-    }
   }
   return link.tasks.empty();
 }

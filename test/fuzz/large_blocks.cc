@@ -8,6 +8,9 @@
 namespace {
 
 constexpr std::size_t kLargeBytes = 256u << 10;
+constexpr std::size_t kKeptBytesMax = 8u << 20;
+
+std::size_t kept_bytes = 0;
 
 // By size; the sizes are few. Never destroyed: objects with static storage still use it.
 auto& free_blocks() {
@@ -23,6 +26,7 @@ void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
         found != free_blocks().end() && !found->second.empty()) {
       void* block = found->second.back();
       found->second.pop_back();
+      kept_bytes -= bytes;
       return block;
     }
   }
@@ -38,7 +42,8 @@ void* operator new(std::size_t bytes) {
 void operator delete(void* block) noexcept { std::free(block); }
 
 void operator delete(void* block, std::size_t bytes) noexcept {
-  if (block != nullptr && bytes >= kLargeBytes) {
+  if (block != nullptr && bytes >= kLargeBytes && kept_bytes + bytes <= kKeptBytesMax) {
+    kept_bytes += bytes;
     free_blocks()[bytes].push_back(block);
   } else {
     std::free(block);

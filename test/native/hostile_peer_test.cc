@@ -197,6 +197,23 @@ TEST_CASE("a peer that outdates before the last time was answered loses its link
   CHECK(stage.why().find("was not answered yet") != std::string::npos);
 }
 
+// A write of the target's waits for the piece that is being read for it.
+TEST_CASE(
+    "a target that writes into what is being copied to it does not keep the link from ending") {
+  Stage stage;
+  stage.link(SyncSide::kSource);
+  stage.a.volume().poll(stage.now_us);
+  REQUIRE(stage.a.io_count() > 0);
+  FrameHeader header = stage.write(1, 0, kMiB, 0);
+  header.incarnation = kIncarnation;
+  std::vector<uint8_t> bytes(kFrameHeaderBytes);
+  encode_frame_header(header, std::span<uint8_t, kFrameHeaderBytes>(bytes.data(), bytes.size()));
+  REQUIRE(stage.a.volume().link_input(bytes) == bytes.size());
+  stage.a.volume().link_stop("cut");
+  for (int turn = 0; turn < 10; ++turn) stage.settle();
+  CHECK(stage.a.volume().handshake_state(stage.peer).idle);
+}
+
 // Not the peer's fault: a stop lets in nothing new, and what was let in ends well.
 TEST_CASE("a stop does not hold up the writes that were let in before") {
   World world(test_seed(), Stage::geometry(4096), 9 * kMiB);
