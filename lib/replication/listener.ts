@@ -3,7 +3,8 @@
  * address, and the first message of a connection (HELLO) says which volume it is for.
  *
  * Whoever connects can cost a socket and 10 s, and no more: the number of connections that did not yet prove themselves
- * is bounded, and so is what each of them may send.
+ * is bounded, and so is what each of them may send. Beyond the bound the oldest gives way, first of those that said nothing: so
+ * strangers that fill it do not keep a peer out, whose HELLO comes with its connection.
  */
 import { Connection, type ConnectionWorld } from './connection.ts';
 import { type HelloMessage, parseMessage, type RefusalCode } from './messages.ts';
@@ -29,7 +30,8 @@ interface Door {
   acceptors: Map<string, Acceptor>;
   server: Listening | null;
   cancelRetry: () => void;
-  halfOpen: Set<Connection>;
+  /** Oldest first; true: its HELLO named a volume. */
+  halfOpen: Map<Connection, boolean>;
   /** Why it does not listen. */
   error: string | null;
 }
@@ -45,6 +47,18 @@ function explain(address: Address, error: NodeJS.ErrnoException): string {
     return `cannot listen on ${where}: this machine does not have this address (EADDRNOTAVAIL)`;
   }
   return `cannot listen on ${where}: ${error.message}`;
+}
+
+function makeRoom(door: Door): void {
+  let [oldest] = door.halfOpen.keys();
+  for (const [connection, greeted] of door.halfOpen) {
+    if (greeted) continue;
+    oldest = connection;
+    break;
+  }
+  if (oldest === undefined) return;
+  door.halfOpen.delete(oldest);
+  oldest.destroy();
 }
 
 export class Listeners {
@@ -69,7 +83,7 @@ export class Listeners {
       acceptors: new Map([[acceptor.name, acceptor]]),
       server: null,
       cancelRetry: () => {},
-      halfOpen: new Set(),
+      halfOpen: new Map(),
       error: null,
     };
     this.#doors.set(key, door);
@@ -85,7 +99,7 @@ export class Listeners {
     if (door.acceptors.size > 0) return;
     this.#doors.delete(key);
     door.cancelRetry();
-    for (const connection of door.halfOpen) connection.destroy();
+    for (const connection of door.halfOpen.keys()) connection.destroy();
     await door.server?.close();
   }
 
@@ -117,12 +131,9 @@ export class Listeners {
   }
 
   #connected(door: Door, stream: Stream): void {
-    if (door.halfOpen.size >= HALF_OPEN_MAX) {
-      stream.destroy();
-      return;
-    }
+    if (door.halfOpen.size >= HALF_OPEN_MAX) makeRoom(door);
     const connection = Connection.accepted(stream, this.#world);
-    door.halfOpen.add(connection);
+    door.halfOpen.set(connection, false);
     const cancelTimer = this.#world.clock.after(HANDSHAKE_MS, () => connection.destroy());
     const settled = () => {
       cancelTimer();
@@ -142,8 +153,10 @@ export class Listeners {
           const message = parseMessage(json);
           if (message.type !== 'hello') throw new Error(`'${message.type}' came before 'hello'`);
           const acceptor = door.acceptors.get(message.volume);
-          if (acceptor) acceptor.accept(connection, message, settled);
-          else refuse('VOLUME', `there is no volume '${message.volume}' at this address`);
+          if (acceptor) {
+            if (door.halfOpen.has(connection)) door.halfOpen.set(connection, true);
+            acceptor.accept(connection, message, settled);
+          } else refuse('VOLUME', `there is no volume '${message.volume}' at this address`);
         } catch (error) {
           refuse('PROTOCOL', (error as Error).message);
         }

@@ -41,6 +41,9 @@ export class NativeLink {
   #session: Session | null = null;
   /** How the link is going to end as agreed; null: its end would be an error. */
   #farewell: { why: string; again: boolean } | null = null;
+  /** Not yet sent. */
+  #answer: ControlMessage | null = null;
+  #answering = false;
   #idle: Promise<void> = Promise.resolve();
   #resolveIdle: () => void = () => {};
   /** The socket of the earlier link: it may still use the send ring's memory. */
@@ -133,6 +136,7 @@ export class NativeLink {
     const session = this.#session;
     if (!session) return;
     this.#session = null;
+    this.#answer = null;
     const farewell = this.#farewell;
     this.#farewell = null;
     if (session.handshake.phase === 'started') {
@@ -159,6 +163,22 @@ export class NativeLink {
       await this.#changes.sleep(CONTROL_RETRY_MS);
     }
     return false;
+  }
+
+  /** Sends an answer, or the newer one that came while this waited for room: who asks and does not read costs no memory. */
+  answer(message: ControlMessage): void {
+    this.#answer = message;
+    if (!this.#answering) void this.#sendAnswers();
+  }
+
+  async #sendAnswers(): Promise<void> {
+    this.#answering = true;
+    while (this.#answer) {
+      const message = this.#answer;
+      this.#answer = null;
+      await this.send(message);
+    }
+    this.#answering = false;
   }
 
   /** Ends the link in an orderly way; resolves when it is down. `outdates`: of a primary, which tells the peer first (R18). */

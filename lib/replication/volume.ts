@@ -513,7 +513,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     }
     const before = this.#promotion.peerRole;
     const { answer, verdict } = this.#promotion.receive(message, this.#role);
-    if (answer) void this.#link.send(answer);
+    if (answer) this.#link.answer(answer);
     if (verdict) this.#verdict = verdict;
     if (message.type === 'role' && message.role !== before) {
       const text = `the peer is ${message.role}`;

@@ -259,18 +259,45 @@ test('garbage costs its socket and nothing else', async () => {
   await shutdown(a, b);
 });
 
-test('connections that prove nothing are bounded', async () => {
-  const [a, b] = await duo();
+test('connections that prove nothing are bounded, and keep no peer out', async () => {
+  const a = new StageNode('alpha', await freePort());
+  const b = new StageNode('beta', await freePort());
+  // Only beta dials.
+  await a.open([{ ...b, port: await freePort() } as StageNode]);
+  await b.open([a]);
   await a.start();
+  const first = await dial(a.port);
+  const start = fastClock.now();
   const many = [];
   for (let i = 0; i < HALF_OPEN_MAX; i++) many.push(await dial(a.port));
-  const extra = await dial(a.port);
-  const start = fastClock.now();
-  await extra.closed;
+  await first.closed;
   assert.ok(fastClock.now() - start < 5_000, 'at once, not by the deadline');
-  for (const { socket } of many) socket.destroy();
   await b.start();
   await Promise.all([a.connected(), b.connected()]);
+  assert.ok(fastClock.now() - start < 8_000, 'while the others still had their places');
+  for (const { socket } of many) socket.destroy();
+  await shutdown(a, b);
+});
+
+test('a peer that asks for consent again and again, and reads no answer, has one answer waiting', async () => {
+  const [a, b] = await duo();
+  await Promise.all([a.start(), b.start()]);
+  await Promise.all([a.connected(), b.connected()]);
+  let underWay = 0;
+  let most = 0;
+  b.native.sendControl = async () => {
+    underWay += 1;
+    most = Math.max(most, underWay);
+    await sleep(10);
+    underWay -= 1;
+    return false;
+  };
+  for (let id = 0; id < 1000; id++) {
+    assert.ok(await a.native.sendControl(JSON.stringify({ type: 'promote?', id })));
+  }
+  await a.native.sendControl(JSON.stringify({ type: 'bye', again: false, reason: 'enough' }));
+  await b.until((link) => link.connection !== 'Connected');
+  assert.is(most, 1);
   await shutdown(a, b);
 });
 
