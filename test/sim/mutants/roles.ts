@@ -4,8 +4,7 @@ import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
 const ROLES_CC = 'csrc/core/roles.cc';
 const LINK = 'csrc/core/link.cc';
 const RECEIVER = 'csrc/core/receiver.cc';
-const IDLE =
-  '!link.stopping || link.writes_out != 0 || link.epoch_flushing || link.target_finishing';
+const IDLE = 'link.writes_out != 0 || link.epoch_flushing || link.target_finishing';
 
 export const ROLES: readonly Mutant[] = [
   {
@@ -40,7 +39,7 @@ export const ROLES: readonly Mutant[] = [
         file: LINK,
         within: 'void VolumeImpl::link_check_idle()',
         find: IDLE,
-        replace: '!link.stopping || link.epoch_flushing || link.target_finishing',
+        replace: 'link.epoch_flushing || link.target_finishing',
       },
     ],
   },
@@ -56,7 +55,7 @@ export const ROLES: readonly Mutant[] = [
         file: LINK,
         within: 'void VolumeImpl::link_check_idle()',
         find: IDLE,
-        replace: '!link.stopping || link.epoch_flushing || link.target_finishing',
+        replace: 'link.epoch_flushing || link.target_finishing',
       },
       {
         file: RECEIVER,
