@@ -117,7 +117,8 @@ export class Links {
       this.#probing = on;
       for (const entry of this.#entries.values()) {
         entry.asked = false;
-        if (entry.attempts === 0) entry.retryAt = now;
+        // An inquiry asks at once: a wait that outlasts it would leave the peer out (R18).
+        if (on || entry.attempts === 0) entry.retryAt = now;
       }
     });
   }
@@ -388,13 +389,13 @@ export class Links {
   }
 
   #mayDial(entry: PeerEntry): boolean {
-    if (!this.#started || this.#held !== null || !entry.wanted || entry.halted || entry.dial) {
-      return false;
-    }
+    if (!this.#started || this.#held !== null || !entry.wanted || entry.dial) return false;
     if (this.#holder !== null) return false;
     const place = this.#selected.indexOf(entry.name);
     if (place < 0) return false;
+    // Nobody dials a peer in a split brain again, and yet it is asked (R18).
     if (this.#probing) return !entry.asked;
+    if (entry.halted) return false;
     // A less preferred peer gets its turn when the more preferred ones were tried.
     return this.#selected.slice(0, place).every((name) => {
       const other = this.#entry(name);

@@ -339,6 +339,28 @@ test('probing asks every selected peer once', () => {
   );
 });
 
+test('an inquiry asks a peer that is not dialled otherwise: in a split brain, or waiting for its backoff (R18)', () => {
+  const links = make({ peers: ['beta', 'gamma'] });
+  const actions = links.start(0);
+  const beta = dialId(actions, 'beta');
+  links.claim(beta, 'beta', false, 1);
+  let now = 2;
+  let next = links.ended(beta, 'beta', conflict('splitBrain'), now);
+  for (let tries = 0; tries < 5; tries++) {
+    links.ended(dialId(next, 'gamma'), 'gamma', failed, now);
+    now = links.nextDeadline();
+    next = links.tick(now);
+  }
+  links.ended(dialId(next, 'gamma'), 'gamma', failed, now);
+  assert.is(links.status('beta').connection, 'SplitBrain');
+  assert.equal(links.tick(now + 1), []);
+  const asked = links.probe(true, now + 1);
+  assert.equal(
+    asked.map((each) => each.do === 'dial' && each.peer),
+    ['beta', 'gamma'],
+  );
+});
+
 test('what strangers send leaves the peer as it is', () => {
   const links = make();
   links.start(0);
