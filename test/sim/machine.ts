@@ -10,7 +10,12 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { wrapAddon } from '../../lib/binding/addon.ts';
-import type { HandshakeFrame, NativeAddon, NativeCallbacks } from '../../lib/binding/native.ts';
+import type {
+  HandshakeFrame,
+  NativeAddon,
+  NativeCallbacks,
+  NativeVolume,
+} from '../../lib/binding/native.ts';
 
 export interface MachineOptions {
   name: string;
@@ -105,6 +110,7 @@ interface NativeMachine {
   readStamps(offset: number, length: number, durable: boolean): Float64Array;
   counters(): SimCounters;
   dump(): string;
+  dispose(): void;
 }
 
 interface NativeSim {
@@ -169,7 +175,8 @@ export class SimMachine {
    * Promises settle, and callbacks come, in deliver() only. One volume at a time.
    */
   readonly addon: NativeAddon;
-  readonly #native: NativeMachine;
+  #native: NativeMachine;
+  #volume: NativeVolume | null = null;
   #faults: DiskFaults = { ...NO_FAULTS };
 
   /** Creates metadata as `tidemark create` does. */
@@ -181,7 +188,11 @@ export class SimMachine {
     const native = this.#native;
     this.addon = wrapAddon({
       version: sim.version,
-      open: (options, callbacks: NativeCallbacks) => native.open(options, callbacks),
+      open: (options, callbacks: NativeCallbacks) => {
+        // Kept: when the garbage is collected must be no part of the seed.
+        this.#volume = native.open(options, callbacks);
+        return this.#volume;
+      },
       create: () => Promise.reject(new Error('a SimMachine makes its own metadata')),
       dump: () => Promise.resolve(native.dump()),
       features: () => '{}',
@@ -288,6 +299,18 @@ export class SimMachine {
 
   counters(): SimCounters {
     return this.#native.counters();
+  }
+
+  /** Gives its memory back at once; nothing of it may be used afterwards, and nothing comes of what its daemon still waits for. */
+  dispose(): void {
+    this.#native.dispose();
+    this.#volume = null;
+    const { name } = this;
+    this.#native = new Proxy({} as NativeMachine, {
+      get() {
+        throw new Error(`machine ${name} was disposed of`);
+      },
+    });
   }
 }
 

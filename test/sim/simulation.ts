@@ -107,7 +107,10 @@ export class Simulation {
 
   /** Nothing of it runs any more. */
   end(): void {
-    for (const node of this.nodes) node.abandon();
+    for (const node of this.nodes) {
+      node.abandon();
+      node.machine.dispose();
+    }
   }
 
   #throwFailure(): void {

@@ -89,6 +89,7 @@ Napi::Function MachineObject::define(Napi::Env env) {
                          InstanceMethod("readStamps", &MachineObject::read_stamps),
                          InstanceMethod("counters", &MachineObject::counters),
                          InstanceMethod("dump", &MachineObject::dump),
+                         InstanceMethod("dispose", &MachineObject::dispose),
                      });
 }
 
@@ -135,7 +136,6 @@ Napi::Value MachineObject::open(const Napi::CallbackInfo& info) {
   const std::shared_ptr<addon::Session> session = std::exchange(opening(), {}).session;
   if (session == nullptr) return volume;
   session_ = session;
-  volume_ = Napi::Persistent(volume.As<Napi::Object>());
   return volume;
 }
 
@@ -181,7 +181,6 @@ Napi::Value MachineObject::deliver(const Napi::CallbackInfo& info) {
   if (env.IsExceptionPending() || !good(env)) return env.Undefined();
   if (!told && session != nullptr && machine_->process == nullptr && session_ == session) {
     session_.reset();
-    volume_.Reset();
   }
   return Napi::Boolean::New(env, told);
 }
@@ -282,14 +281,17 @@ Napi::Value MachineObject::unfinished(Napi::Env env) {
   return array;
 }
 
+void MachineObject::kill() {
+  if (session_ != nullptr) session_->kill();
+  session_.reset();
+}
+
 Napi::Value MachineObject::crash(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   ArgumentReader reader(info, "crash");
   const CrashKind kind = reader.word(reader.argument(0, "kind"), kCrashWords);
   if (reader.failed()) return env.Undefined();
-  if (session_ != nullptr) session_->kill();
-  session_.reset();
-  volume_.Reset();
+  kill();
   if (const std::shared_ptr<Process> process = std::exchange(machine_->process, nullptr))
     process->die(kind);
   if (kind == CrashKind::kPower) {
@@ -334,14 +336,19 @@ Napi::Value MachineObject::read_stamps(const Napi::CallbackInfo& info) {
   if (reader.failed()) return env.Undefined();
   const Disk& disk = machine_->data();
   const PageTable& table = durable ? disk.durable() : disk.cached();
-  std::vector<int64_t> stamps;
-  stamps.reserve(static_cast<size_t>(length) / kSectorBytes);
-  for (uint64_t place = static_cast<uint64_t>(offset);
-       place < static_cast<uint64_t>(offset + length); place += kSectorBytes) {
-    const uint8_t* page = table.at(place / kPageBytes).bytes();
-    stamps.push_back(read_sector(page + place % kPageBytes, place / kSectorBytes));
+  const auto first = static_cast<uint64_t>(offset) / kSectorBytes;
+  const uint64_t end = first + static_cast<uint64_t>(length) / kSectorBytes;
+  Napi::Float64Array array = Napi::Float64Array::New(env, end - first);
+  double* out = array.Data();
+  int64_t stamps[kPageSectors];
+  for (uint64_t sector = first; sector < end;) {
+    const uint64_t page = sector / kPageSectors;
+    table.at(page).stamps(page, stamps);
+    do {
+      *out++ = static_cast<double>(stamps[sector % kPageSectors]);
+    } while (++sector < end && sector % kPageSectors != 0);
   }
-  return make_stamps(env, stamps);
+  return array;
 }
 
 Napi::Value MachineObject::counters(const Napi::CallbackInfo& info) {
@@ -362,6 +369,15 @@ Napi::Value MachineObject::counters(const Napi::CallbackInfo& info) {
 
 Napi::Value MachineObject::dump(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), machine_->dump());
+}
+
+// The memory of its disks is the next seed's, now and not when the garbage is collected.
+Napi::Value MachineObject::dispose(const Napi::CallbackInfo& info) {
+  kill();
+  if (machine_ != nullptr && machine_->process != nullptr)
+    std::exchange(machine_->process, nullptr)->die(CrashKind::kPower);
+  machine_.reset();
+  return info.Env().Undefined();
 }
 
 }  // namespace tidemark::sim

@@ -43,13 +43,13 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
   Napi::Value read_stamps(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   Napi::Value dump(const Napi::CallbackInfo& info);
+  Napi::Value dispose(const Napi::CallbackInfo& info);
 
   Napi::Value unfinished(Napi::Env env);
+  void kill();
 
   std::unique_ptr<Machine> machine_;
   std::shared_ptr<addon::Session> session_;
-  // Not garbage while the process lives: when that would be collected is no part of the seed.
-  Napi::ObjectReference volume_;
 };
 
 void throw_error(Napi::Env env, const std::string& message);

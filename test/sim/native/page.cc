@@ -1,7 +1,10 @@
 #include "page.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+
+#include "stamp.h"
 
 namespace tidemark::sim {
 namespace {
@@ -31,6 +34,7 @@ PageRef PageRef::make() {
   made.page_ = free_pages;
   free_pages = free_pages->next_free;
   made.page_->references = 1;
+  made.page_->stamped_page = kNotStamped;
   return made;
 }
 
@@ -43,6 +47,21 @@ const uint8_t* PageRef::bytes() const { return page_ != nullptr ? page_->bytes :
 
 bool PageRef::equals(const PageRef& other) const {
   return page_ == other.page_ || std::memcmp(bytes(), other.bytes(), kPageBytes) == 0;
+}
+
+void PageRef::stamps(uint64_t page, int64_t (&out)[kPageSectors]) const {
+  if (page_ == nullptr) {
+    std::fill(std::begin(out), std::end(out), kStampZeroes);
+    return;
+  }
+  if (page_->stamped_page != page) {
+    for (uint64_t sector = 0; sector < kPageSectors; ++sector) {
+      const uint8_t* bytes = page_->bytes + sector * kSectorBytes;
+      page_->stamps[sector] = read_sector(bytes, page * kPageSectors + sector);
+    }
+    page_->stamped_page = page;
+  }
+  std::copy(std::begin(page_->stamps), std::end(page_->stamps), std::begin(out));
 }
 
 PageTable::PageTable(uint64_t pages) : leaves_((pages + kLeafPages - 1) / kLeafPages, nullptr) {}

@@ -19,7 +19,11 @@ struct Page {
   alignas(64) uint8_t bytes[kPageBytes];
   uint32_t references;
   Page* next_free;
+  // What stamps its sectors have, once somebody asked: of a page at this place of the volume.
+  uint64_t stamped_page;
+  int64_t stamps[kPageSectors];
 };
+inline constexpr uint64_t kNotStamped = UINT64_MAX;
 
 class PageRef {
  public:
@@ -45,6 +49,8 @@ class PageRef {
   const uint8_t* bytes() const;
   bool same_page(const PageRef& other) const { return page_ == other.page_; }
   bool equals(const PageRef& other) const;
+  // Of its sectors (stamp.h), if it lies at `page` of a volume. Read once: its content stays.
+  void stamps(uint64_t page, int64_t (&out)[kPageSectors]) const;
 
  private:
   static void recycle(Page* page);

@@ -144,6 +144,7 @@ void Session::kill() {
   inbox_->letters.clear();
   for (const auto& [number, deferred] : calls) leave_pending(deferred);
   if (close_deferred_ != nullptr) leave_pending(std::exchange(close_deferred_, nullptr));
+  close_promise_.Reset();
 }
 
 // Lets go of a promise without settling it: it follows one that nobody can settle.
