@@ -1,0 +1,158 @@
+/**
+ * `npm run sim:mutants [-- --only name --seeds N --start S --json FILE]`: for each mutant, seeds of the simulator until one fails.
+ *
+ * A mutant that no seed catches is a hole in the simulator: that counts as a failure. Each mutant has a process of its own (trial.ts): it
+ * may abort, or hang. The last line is 'N passed, N failed'; passed is caught.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import Table from 'cli-table3';
+import { MUTANTS } from './list.ts';
+import type { Mutant } from './mutant.ts';
+
+/** Seeds that a mutant gets. */
+const SEEDS = 400;
+/** A seed takes a second at most; one that takes so long goes round in circles. */
+const STUCK_MS = 60_000;
+const PROCESSES_MAX = 2;
+const TRIAL = 'build/sim/test/sim/mutants/trial.ts';
+
+/** What trial.ts says, one a line. */
+export type TrialLine =
+  | { seed: number }
+  | { failed: number; check: string; message: string }
+  | { survived: number };
+
+interface Result {
+  name: string;
+  rules: string[];
+  /** The seed that caught it; null: none did. */
+  seed: number | null;
+  /** How many were run. */
+  seeds: number;
+  /** Which check caught it. */
+  check: string;
+  message: string;
+  seconds: number;
+}
+
+const children = new Set<ChildProcess>();
+
+function attempt(mutant: Mutant, start: number, seeds: number): Promise<Result> {
+  const began = performance.now();
+  const args = ['--import', 'tsx', TRIAL, mutant.name, String(start), String(seeds)];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  children.add(child);
+  let at: number | null = null;
+  let verdict: TrialLine | null = null;
+  let errors = '';
+  let isStuck = false;
+  const stuck = () => {
+    isStuck = true;
+    child.kill('SIGKILL');
+  };
+  let timer = setTimeout(stuck, STUCK_MS);
+  createInterface({ input: child.stdout! }).on('line', (text) => {
+    if (!text.startsWith('{')) return;
+    const line = JSON.parse(text) as TrialLine;
+    if (!('seed' in line)) verdict = line;
+    else {
+      at = line.seed;
+      clearTimeout(timer);
+      timer = setTimeout(stuck, STUCK_MS);
+    }
+  });
+  child.stderr!.on('data', (text) => {
+    errors = (errors + text).slice(-2000);
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      clearTimeout(timer);
+      children.delete(child);
+      const seconds = (performance.now() - began) / 1000;
+      const { name, rules } = mutant;
+      const result = (seed: number | null, check: string, message: string) => {
+        const run = seed === null ? seeds : seed - start + 1;
+        resolve({ name, rules, seed, seeds: run, check, message, seconds });
+      };
+      if (verdict && 'failed' in verdict) result(verdict.failed, verdict.check, verdict.message);
+      else if (verdict) result(null, '', '');
+      else if (isStuck && at !== null) result(at, 'end', `no end within ${STUCK_MS / 1000} s`);
+      else if (signal !== null && at !== null) result(at, 'process', `ended by ${signal}`);
+      else reject(new Error(`${TRIAL} ${name}: exit status ${code}\n${errors}`));
+    });
+  });
+}
+
+function show(results: readonly Result[]): void {
+  const table = new Table({
+    head: ['mutant', 'rules', 'caught at seed', 'seeds', 'check'],
+    style: { head: [], border: [] },
+  });
+  for (const { name, rules, seed, seeds, check } of results) {
+    table.push([name, rules.join(' '), seed === null ? 'SURVIVED' : seed, seeds, check]);
+  }
+  console.log(table.toString());
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      only: { type: 'string', multiple: true, default: [] },
+      seeds: { type: 'string', default: String(SEEDS) },
+      start: { type: 'string', default: '1' },
+      json: { type: 'string', default: 'build/sim/mutants.json' },
+    },
+  });
+  const numberOf = (key: 'seeds' | 'start') => {
+    const value = Number(values[key]);
+    if (Number.isSafeInteger(value) && value > 0) return value;
+    throw new RangeError(`--${key} ${values[key]}: expected a whole number from 1`);
+  };
+  const [seeds, start] = [numberOf('seeds'), numberOf('start')];
+  for (const name of values.only) {
+    if (!MUTANTS.some((each) => each.name === name)) throw new RangeError(`no mutant '${name}'`);
+  }
+  const chosen = MUTANTS.filter(
+    ({ name }) => values.only.length === 0 || values.only.includes(name),
+  );
+  const waiting = [...chosen];
+  const results: Result[] = [];
+  const work = async () => {
+    for (let mutant = waiting.shift(); mutant; mutant = waiting.shift()) {
+      const result = await attempt(mutant, start, seeds);
+      results.push(result);
+      const how = result.seed === null ? 'SURVIVED' : `seed ${result.seed}: ${result.message}`;
+      console.log(`${result.name} (${result.seconds.toFixed(1)} s): ${how}`.slice(0, 240));
+    }
+  };
+  const processes = Math.min(PROCESSES_MAX, availableParallelism());
+  await Promise.all(Array.from({ length: processes }, work));
+  const order = new Map(chosen.map(({ name }, index) => [name, index]));
+  results.sort((a, b) => order.get(a.name)! - order.get(b.name)!);
+  show(results);
+  mkdirSync(dirname(values.json), { recursive: true });
+  writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
+  const failed = results.filter(({ seed }) => seed === null).length;
+  console.log(`${results.length - failed} passed, ${failed} failed`);
+  process.exitCode = failed === 0 ? 0 : 1;
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    for (const child of children) child.kill('SIGKILL');
+    process.exit(1);
+  });
+}
+
+main().catch((error: Error) => {
+  for (const child of children) child.kill('SIGKILL');
+  console.error(`test/sim/mutants/main.ts: ${error.message}`);
+  console.log('0 passed, 1 failed');
+  process.exitCode = 1;
+});
