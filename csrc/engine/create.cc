@@ -145,7 +145,9 @@ std::optional<EngineError> check_signature(const Backing& device, uint64_t meta_
   const std::string what = "'" + device.path() + "' carries: " + *found;
   if (!force) {
     return EngineError{"EXISTS", 0, "",
-                       what + "; nothing was written. To overwrite it, use --force"};
+                       what +
+                           "; nothing was written. With --force the metadata is written all the "
+                           "same: what lies elsewhere stays, and is part of the volume"};
   }
   report->overwritten.push_back(what);
   return std::nullopt;

@@ -9,11 +9,13 @@
 #include <cstddef>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 namespace tidemark {
 namespace {
 
-constexpr auto kSlice = std::chrono::milliseconds(50);     // how soon a cancellation is seen
+constexpr auto kSlice = std::chrono::milliseconds(50);  // how soon a cancellation is seen
+constexpr auto kPoll = std::chrono::milliseconds(5);
 constexpr auto kRetreat = std::chrono::milliseconds(500);  // for a cancelled call to come back
 
 }  // namespace
@@ -202,6 +204,25 @@ int UblkControl::sync_block(int fd, UblkClock::time_point deadline, const GiveUp
     sqe->fd = fd;
   };
   return run(std::make_shared<Call>(), fill, deadline, give_up);
+}
+
+int UblkControl::sync_filesystem(const std::string& path, UblkClock::time_point deadline,
+                                 const GiveUp& give_up) {
+  constexpr int kRunning = 1;
+  const auto result = std::make_shared<std::atomic<int>>(kRunning);
+  std::thread([path, result] {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int error = fd < 0 || ::syncfs(fd) != 0 ? -errno : 0;
+    if (fd >= 0) ::close(fd);
+    result->store(error);
+  }).detach();
+  for (;;) {
+    const int now = result->load();
+    if (now != kRunning) return now;
+    if (cancelled_ != nullptr && cancelled_->load()) return -ECANCELED;
+    if (UblkClock::now() >= deadline || (give_up && give_up())) return -ETIMEDOUT;
+    std::this_thread::sleep_for(kPoll);
+  }
 }
 
 }  // namespace tidemark

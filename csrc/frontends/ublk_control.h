@@ -52,6 +52,10 @@ class UblkControl {
   int open_block(const std::string& path, int flags, UblkClock::time_point deadline,
                  const GiveUp& give_up = {});
   int sync_block(int fd, UblkClock::time_point deadline, const GiveUp& give_up = {});
+  // The whole filesystem that this directory is in. On a thread of its own, as io_uring has no such
+  // operation; one that is given up goes on until the kernel answers it.
+  int sync_filesystem(const std::string& path, UblkClock::time_point deadline,
+                      const GiveUp& give_up = {});
 
   // Something that timed out has not come back. The thread's exit would wait for it.
   bool busy() const;

@@ -127,11 +127,14 @@ std::vector<std::string> ublk_mounts_in(std::string_view mountinfo,
   return mounts;
 }
 
-std::string ublk_mounts_and_holders(uint32_t device_id) {
+std::vector<std::string> ublk_mounts(uint32_t device_id) {
   const std::vector<std::string> numbers = device_numbers(device_id);
   if (numbers.empty()) return {};
-  const auto mounts =
-      ublk_mounts_in(read_file("/proc/self/mountinfo"), numbers, ublk_block_path(device_id));
+  return ublk_mounts_in(read_file("/proc/self/mountinfo"), numbers, ublk_block_path(device_id));
+}
+
+std::string ublk_mounts_and_holders(uint32_t device_id) {
+  const std::vector<std::string> mounts = ublk_mounts(device_id);
   if (!mounts.empty()) return "mounted on " + mounts.front();
   std::string holder;
   const auto first_holder = [&](const std::string& folder) {

@@ -20,6 +20,9 @@ std::vector<std::string> ublk_mounts_in(std::string_view mountinfo,
                                         const std::vector<std::string>& device_numbers,
                                         std::string_view path);
 
+// Where the device or a partition of it is mounted, in this mount namespace.
+std::vector<std::string> ublk_mounts(uint32_t device_id);
+
 // Mounts in this mount namespace and holders (device mapper, MD): "mounted on /mnt", "held by
 // dm-0"; empty when there are none. Does not touch the device, so that the volume's thread may ask.
 std::string ublk_mounts_and_holders(uint32_t device_id);

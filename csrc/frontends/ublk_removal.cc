@@ -51,6 +51,10 @@ UblkProblem UblkSetup::stop(bool force) {
 
 void UblkSetup::sync_best_effort(int* block_fd) {
   const auto no_progress = [this] { return stalled(p_.queue, kForcedStall); };
+  // What a filesystem holds is not among the device's own pages.
+  for (const std::string& mount : ublk_mounts(p_.device.id)) {
+    static_cast<void>(p_.control.sync_filesystem(mount, in(kSyncTime), no_progress()));
+  }
   const std::string path = ublk_block_path(p_.device.id);
   *block_fd = p_.control.open_block(path, O_RDONLY, in(kCommandTime), no_progress());
   if (*block_fd < 0) return;

@@ -215,7 +215,7 @@ export interface NativeVolume {
   /** Resolves with the device's path. */
   startNbd(options: NbdOptions): Promise<string>;
   startUblk(options: UblkOptions): Promise<string>;
-  /** Rejects with code IN_USE while mounted or open, unless forced. */
+  /** Rejects with code UBLK_BUSY while mounted or open, with NBD_BUSY while clients are connected; unless forced. */
   stopFrontend(force: boolean): Promise<void>;
 
   handshakeState(peerId: string): Promise<NativeHandshakeState>;
@@ -256,7 +256,7 @@ export interface CreateReport {
   dataOffset: number;
   metadataOffset: number;
   nodeId: string;
-  /** What `force` overwrote, for people: "'/dev/sdb': ext4 filesystem". */
+  /** What `force` was used on, for people: "'/dev/sdb' carries: ext4 filesystem". Outside of the metadata it stays. */
   overwritten: string[];
   warnings: string[];
 }

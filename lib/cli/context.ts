@@ -62,6 +62,7 @@ export class Context {
       path: this.configPath,
       node: this.node,
       onOutput: (text) => process.stderr.write(text),
+      onProblem: (message) => process.stderr.write(`tidemark: ${message}\n`),
     });
   }
 

@@ -36,6 +36,8 @@ interface CreateJson {
   metadata_offset_bytes: number;
   node_id: string;
   chunk_bytes: number;
+  /** What the disks carried, for people: only with --force. Outside of the metadata it stays. */
+  carried: string[];
 }
 
 export interface CreateFlags {
@@ -79,12 +81,16 @@ export async function create(context: Context, flags: CreateFlags): Promise<void
       metadata_offset_bytes: report.metadataOffset,
       node_id: report.nodeId,
       chunk_bytes: volume.chunkBytes,
+      carried: report.overwritten,
     });
     if (flags.json) continue;
     process.stdout.write(
       `${volume.name}: ${formatBytes(report.volumeBytes)} (${report.volumeBytes} bytes) for data; metadata of ${formatBytes(report.metadataBytes)} ${placeText(volume)}\n` +
         `  chunk ${formatBytes(volume.chunkBytes)}, extent ${formatBytes(volume.extentBytes)}, activity log of ${volume.activityLogExtents} extents, node id ${report.nodeId}\n`,
     );
+    for (const text of report.overwritten) {
+      process.stdout.write(`  ${text}; outside of the metadata it stays, as the volume's data\n`);
+    }
   }
   if (flags.json) process.stdout.write(`${JSON.stringify(reports)}\n`);
   else {

@@ -59,7 +59,10 @@ export function makeProgram(finish: (status: number) => void): Command {
   program
     .command('create')
     .description("write the metadata of this node's copy; refuses a disk that carries something")
-    .option('--force', 'overwrite what the disk carries')
+    .option(
+      '--force',
+      'also on a disk that carries something: what lies outside of the metadata stays, as data',
+    )
     .option('--json', 'what was done, as JSON')
     .action(async (flags) => (await import('./metadata.ts')).create(context(), flags));
 

@@ -155,7 +155,7 @@ export class Daemon {
 
   /**
    * Stops cleanly: devices first, then volumes, workers and the socket.
-   * @throws IN_USE while a device is mounted or open, unless forced; the daemon goes on then.
+   * @throws UBLK_BUSY, NBD_BUSY while a device is mounted or open, unless forced; the daemon goes on then.
    */
   stop(force: boolean): Promise<void> {
     if (this.state === 'stopped') return Promise.resolve();

@@ -328,7 +328,7 @@ export class ControlledVolume {
 
   /**
    * Resolves with whether there was a device.
-   * @throws IN_USE while it is mounted or open, SUSPENDED while recovery keeps its I/O waiting; unless forced.
+   * @throws UBLK_BUSY, NBD_BUSY while it is mounted or open, SUSPENDED while recovery keeps its I/O waiting; unless forced.
    */
   stopFrontend(force: boolean): Promise<boolean> {
     return this.inTurn(() => this.stopFrontendNow(force));

@@ -23,6 +23,8 @@ import type {
 
 /** Loading includes starting a thread and compiling the script, which takes seconds on an emulated CPU. */
 export const LOAD_DEADLINE_MS = 30_000;
+/** A script that has not come to an end by then is told about: it may never do. */
+const LOAD_TOLD_MS = 5_000;
 /** A script that wants more has a leak: on the heap, or in buffers, which are no part of it. */
 const HEAP_MIB_MAX = 256;
 const BUFFERS_BYTES_MAX = 256 * 1024 * 1024;
@@ -288,6 +290,12 @@ function loadWorker(
         () => reject(error),
       );
     };
+    const toldMs = Math.min(LOAD_TOLD_MS, deadlineMs / 2);
+    const told = setTimeout(() => {
+      options.onProblem?.(
+        `${source.path}: the script has run for ${toldMs} ms without coming to an end; it is given up after ${deadlineMs} ms`,
+      );
+    }, toldMs);
     const timer = setTimeout(() => {
       end(
         new TidemarkError(
@@ -318,6 +326,7 @@ function loadWorker(
     };
     const stop = () => {
       clearTimeout(timer);
+      clearTimeout(told);
       worker.off('error', onError);
       worker.off('exit', onExit);
       worker.off('message', onMessage);

@@ -194,7 +194,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
     scenario(
       `${kind}: the primary's replication worker dies: it is started again, and the volume is recovered and served again`,
       async (t) => {
-        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const cluster = await formTroubled(t, place);
         const { alpha } = cluster;
         let working = await startLoad(cluster);
         const { pid } = alpha.daemon!;
@@ -222,7 +222,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
     scenario(
       `${kind}: the secondary's replication worker dies: the primary goes on, and the secondary comes back`,
       async (t) => {
-        const cluster = await formTroubled(t, place, { timeouts: TIMEOUTS });
+        const cluster = await formTroubled(t, place);
         const { beta } = cluster;
         const working = await startLoad(cluster);
         await Trouble.make(t, cluster, beta, 'replication', 'exit');

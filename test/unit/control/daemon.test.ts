@@ -184,9 +184,9 @@ test('a device that cannot be served demotes the volume again, and the reason is
 test('secondary is refused while the device is in use', async () => {
   const { daemon, fake, path } = harness([volume(NBD)], { primary: true });
   await daemon.start();
-  fake.failures.set('stopFrontend', new TidemarkError('IN_USE', 'mounted'));
+  fake.failures.set('stopFrontend', new TidemarkError('UBLK_BUSY', 'mounted'));
   const client = await ControlClient.connect(path);
-  assert.is((await failure(client.call('secondary'))).code, 'IN_USE');
+  assert.is((await failure(client.call('secondary'))).code, 'UBLK_BUSY');
   assert.not(fake.calls.includes('demote r0'));
   assert.equal(await client.call('secondary'), { volume: 'r0' });
   assert.equal(fake.calls.slice(-2), ['stopFrontend r0', 'demote r0']);
@@ -205,10 +205,10 @@ test('down is refused while a device is in use, and the daemon goes on; forced i
   // The first volume's device is stopped by then; the second one's is in use.
   const stop = fake.stopFrontend.bind(fake);
   fake.stopFrontend = async (name, force) => {
-    if (name === 'r1' && !force) throw new TidemarkError('IN_USE', 'r1 is mounted');
+    if (name === 'r1' && !force) throw new TidemarkError('UBLK_BUSY', 'r1 is mounted');
     await stop(name, force);
   };
-  assert.is((await failure(client.call('down'))).code, 'IN_USE');
+  assert.is((await failure(client.call('down'))).code, 'UBLK_BUSY');
   const { volumes } = await client.call<StatusJson>('status');
   assert.equal(
     volumes.map((v) => v.device),
@@ -503,7 +503,7 @@ test('a recovered device that is in use is left to a successor when the start fa
   const open = h.fake.open.bind(h.fake);
   h.fake.open = (spec) =>
     spec.name === 'r1' ? Promise.reject(new TidemarkError('LOCKED', 'r1')) : open(spec);
-  h.fake.failures.set('stopFrontend', new TidemarkError('IN_USE', 'mounted'));
+  h.fake.failures.set('stopFrontend', new TidemarkError('UBLK_BUSY', 'mounted'));
   assert.is((await failure(h.daemon.start())).code, 'LOCKED');
   assert.not(h.fake.calls.includes('close r0'));
   assert.not(h.fake.calls.includes('shutdown'));

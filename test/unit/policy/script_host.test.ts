@@ -176,8 +176,12 @@ test('an exception outside of every call is reported, and the worker replaced', 
   await host.close();
 });
 
-test('a script that never comes to an end is given up', async () => {
-  const error = await failure(load(script('', 'for (;;) {}'), { loadDeadlineMs: 1500 }));
+test('a script that never comes to an end is told about, and given up', async () => {
+  const told: string[] = [];
+  const onProblem = (text: string) => void told.push(text);
+  const endless = script('', 'for (;;) {}');
+  const error = await failure(load(endless, { loadDeadlineMs: 1500, onProblem }));
+  assert.match(told[0] ?? '', 'the script has run for 750 ms');
   assert.is(error.code, 'CONFIG_DEADLINE');
   assert.match(error.message, 'did not come to an end within 1500 ms');
 });

@@ -53,6 +53,30 @@ async function checkCopy(
 
 export default [
   scenario(
+    'ublk: a forced stop of a mounted device first writes out what the filesystem on it holds',
+    async (t) => {
+      const cluster = await Cluster.form(t, ublkPlace);
+      const { alpha } = cluster;
+      const { device } = await alpha.status();
+      await makeExt4(t, device!);
+      const directory = await mount(t, device!);
+      writeFiles(directory, 0);
+      const written = hashFiles(directory);
+      // Told to stop by a signal, it does so by force at last.
+      assert.equal((await alpha.stop()).status, 0);
+      await unmount(t, directory);
+      await alpha.up('--primary');
+      const again = await mount(t, (await alpha.status()).device!);
+      assert.equal(hashFiles(again), written);
+      await unmount(t, again);
+      await cluster.synced();
+      await cluster.assertSameData();
+      await cluster.down();
+    },
+    { timeoutMs: ublkPlace.scenarioMs },
+  ),
+
+  scenario(
     'ublk: ext4 is written while the link is cut and joined; both disks end equal, and e2fsck finds them clean',
     async (t) => {
       const cluster = await Cluster.form(t, ublkPlace, { metadata: 'internal-start' });
