@@ -17,6 +17,7 @@ import type { ScriptHost } from '../policy/script_host.ts';
 import type { Replication, ReplicationEvent } from '../replication/api.ts';
 import { DeviceRecord } from './device_record.ts';
 import { type ControlEvent, Params, type Request } from './protocol.ts';
+import { RestartPause } from './restart_pause.ts';
 import { ControlServer } from './server.ts';
 import type { StatusJson } from './status.ts';
 import { ControlledVolume } from './volume.ts';
@@ -47,11 +48,6 @@ export type DaemonEnd = Error | null;
 
 type State = 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
 
-/** Pauses before a replication worker is started again: none when it had lived long enough, then doubled. */
-const RESTART_PAUSE_MIN_MS = 500;
-const RESTART_PAUSE_MAX_MS = 60_000;
-const LONG_ENOUGH_MS = 60_000;
-
 const METHODS = [
   'ping',
   'status',
@@ -78,10 +74,8 @@ export class Daemon {
   private secrets: Array<string | null> = [];
   private restarts = 0;
   private lastDeath = '';
-  private restartPauseMs = 0;
-  private openedMs = 0;
+  private readonly restartPause = new RestartPause();
   private recovering: Promise<void> | null = null;
-  private wakeRestart: () => void = () => {};
 
   constructor(options: DaemonOptions) {
     this.options = options;
@@ -125,7 +119,7 @@ export class Daemon {
     const { options } = this;
     const replication = await options.startReplication();
     this.replication = replication;
-    this.openedMs = performance.now();
+    this.restartPause.born();
     replication.onEvent((event) => this.onEvent(event));
     replication.onExit((error) => void this.onWorkerExit(replication, error));
     for (const [index, config] of options.volumes.entries()) {
@@ -175,7 +169,7 @@ export class Daemon {
     }
     if (before === 'recovering') {
       this.state = 'stopping';
-      this.wakeRestart();
+      this.restartPause.cancel();
       await this.recovering;
       await this.tearDown(null);
       return;
@@ -283,8 +277,7 @@ export class Daemon {
       }
       this.volumes.clear();
       this.replication = null;
-      if (performance.now() - this.openedMs > LONG_ENOUGH_MS) this.restartPauseMs = 0;
-      await this.pauseRestart();
+      await this.restartPause.wait();
       if (this.state !== 'recovering') return;
       this.restarts += 1;
       try {
@@ -303,21 +296,6 @@ export class Daemon {
         }
       }
     }
-  }
-
-  private async pauseRestart(): Promise<void> {
-    const pauseMs = this.restartPauseMs;
-    this.restartPauseMs = Math.min(
-      Math.max(pauseMs * 2, RESTART_PAUSE_MIN_MS),
-      RESTART_PAUSE_MAX_MS,
-    );
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, pauseMs);
-      this.wakeRestart = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 
   private onEvent(event: ReplicationEvent): void {

@@ -32,7 +32,7 @@ const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a sce
 
 const checkout = resolve(import.meta.dirname, '..', '..');
 const defaultTimeoutSeconds = 1800;
-const bootAttemptsMax = 3;
+const bootAttemptsMax = 5;
 const resultsPrefix = 'tidemark-vm-';
 const nodeFlags = '--enable-source-maps';
 
@@ -101,8 +101,11 @@ async function main(): Promise<number> {
     const boot = async (script: string, interactive = false) => {
       for (let attempt = 1; ; attempt += 1) {
         const outcome = await bootOnce(script, interactive);
-        // A kernel that dies before anything of ours ran says something of the emulator, and nothing of us.
-        const unborn = outcome.bootMs === undefined && outcome.faults.some(({ fatal }) => fatal);
+        // A kernel that dies, or mistakes its clock, before anything of ours ran says something of the emulator, and
+        // nothing of us.
+        const unborn =
+          outcome.bootMs === undefined &&
+          (outcome.faults.some(({ fatal }) => fatal) || /clock was/.test(outcome.problem ?? ''));
         if (!unborn || attempt === bootAttemptsMax || abort.signal.aborted) return outcome;
         note(`${outcome.problem}: booting again`);
       }
