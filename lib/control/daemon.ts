@@ -76,6 +76,8 @@ export class Daemon {
   private lastDeath = '';
   private readonly restartPause = new RestartPause();
   private recovering: Promise<void> | null = null;
+  /** Told to stop while it recovers. */
+  private stopWanted = false;
 
   constructor(options: DaemonOptions) {
     this.options = options;
@@ -168,11 +170,11 @@ export class Daemon {
       return;
     }
     if (before === 'recovering') {
-      this.state = 'stopping';
+      // One more attempt: what is open again is stopped like anything else.
+      this.stopWanted = true;
       this.restartPause.cancel();
       await this.recovering;
-      await this.tearDown(null);
-      return;
+      if (this.state !== 'running') return;
     }
     const stopped: ControlledVolume[] = [];
     try {
@@ -277,22 +279,19 @@ export class Daemon {
       }
       this.volumes.clear();
       this.replication = null;
+      if (this.stopWanted) return this.tearDown(null);
       await this.restartPause.wait();
-      if (this.state !== 'recovering') return;
       this.restarts += 1;
       try {
         await this.openAll(serving);
-        this.checkStopping();
         this.state = 'running';
         log.info('the replication worker runs again, and all volumes are open');
         return;
       } catch (error) {
         const { code, message } = error as TidemarkError;
-        if (code === 'STOPPING') return;
         if (code !== 'WORKER_EXITED' && code !== 'WORKER_FAILED') {
           log.fatal(`not recovered from the death of the replication worker: ${message}`);
-          await this.tearDown(error as Error);
-          return;
+          return this.tearDown(error as Error);
         }
       }
     }

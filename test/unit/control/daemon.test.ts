@@ -342,6 +342,27 @@ test('a daemon that is told to stop while its worker is being started again stop
   assert.is(await daemon.ended, null);
 });
 
+test('a daemon that is told to stop while it recovers stops what it recovered, device first', async () => {
+  let open!: () => void;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const { daemon, fakes, path } = mortal(undefined, (fake, nth) => {
+    if (nth === 1) fake.gates.set('open', opened);
+  });
+  await daemon.start();
+  const client = await ControlClient.connect(path);
+  await client.call('primary');
+  fakes[0]!.die(new Error('x'));
+  await until(() => fakes[1]?.calls.length === 1);
+  const stopping = daemon.stop(false);
+  open();
+  await stopping;
+  assert.equal(fakes[1]!.calls.slice(-ENDING.length - 1), ['stopFrontend r0', ...ENDING]);
+  assert.is(await daemon.ended, null);
+  client.close();
+});
+
 test('a replication worker that dies while the daemon starts ends it', async () => {
   const { daemon, fakes, closed } = mortal(undefined, (fake) => {
     fake.gates.set('open', new Promise(() => {}));
