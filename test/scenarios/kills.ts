@@ -122,7 +122,6 @@ export class Kills {
   async end(): Promise<void> {
     await this.device?.close();
     this.device = null;
-    // Otherwise the primary would note what its peer did not hear of.
     for (const node of [this.secondary, this.primary]) {
       assert.equal((await node.stop()).status, 0, `${node.name} did not stop cleanly`);
     }
