@@ -3,4 +3,4 @@ import { killScenario } from '../scenarios/kill-rounds.ts';
 import { nbdPlace } from '../scenarios/place.ts';
 import { runAsTests } from '../scenarios/uvu.ts';
 
-runAsTests('kills', [killScenario(nbdPlace, { rounds: 6, seed: 1 })]);
+runAsTests('kills', [killScenario(nbdPlace, { kills: 6, rounds: 5, seed: 1 })]);

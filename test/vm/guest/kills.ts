@@ -2,4 +2,4 @@
 import { killScenario } from '../../scenarios/kill-rounds.js';
 import { ublkPlace } from '../../scenarios/place.js';
 
-export default killScenario(ublkPlace, { rounds: 30, seed: 30, long: true });
+export default killScenario(ublkPlace, { kills: 30, rounds: 14, seed: 30, long: true });
