@@ -1,10 +1,10 @@
 // Preloaded into every thread of a daemon under test (NODE_OPTIONS=--import): does what a file named after the thread says,
 // once, and tells by two more files when it begins and when it is over. See test/scenarios/trouble.ts.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMainThread, workerData } from 'node:worker_threads';
 
-const POLL_MS = 20;
+const POLL_MS = 50;
 
 const folder = process.env.TIDEMARK_TROUBLE;
 const worker = workerData?.path === undefined ? 'replication' : 'policy';
@@ -30,12 +30,8 @@ const ACTIONS = {
 };
 
 function poll() {
-  let text = '';
-  try {
-    text = readFileSync(order, 'utf8');
-  } catch {
-    return;
-  }
+  if (!existsSync(order)) return;
+  const text = readFileSync(order, 'utf8');
   rmSync(order);
   writeFileSync(`${order}.begun`, '');
   const [what, argument] = text.split(' ');
