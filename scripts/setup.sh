@@ -186,7 +186,7 @@ simulator() {
   stamp sim "$want"
 }
 
-# Under one sanitizer everything; under two at once the C++ unit tests, for 'npm test'.
+# Under one sanitizer everything, the simulator too; under two at once the C++ unit tests, for 'npm test'.
 sanitized() {
   local folder=build/${sanitizers/,/-} name=${sanitizers/,/-} want inputs=(csrc CMakeLists.txt test/native)
   local tool configure build
@@ -194,15 +194,17 @@ sanitized() {
     configure=(cmake -S . -B "$folder" -DTIDEMARK_SANITIZE="$sanitizers" -DTIDEMARK_UNIT_TESTS=ON)
     build=(cmake --build "$folder" --target tidemark-unit --parallel "$(nproc)")
   else
-    inputs+=(package-lock.json test/vm/native)
+    inputs+=(lib test/sim package-lock.json test/vm/native)
     tool=(node_modules/.bin/cmake-js -O "$folder" -m)
-    configure=("${tool[@]}" configure --CDTIDEMARK_SANITIZE="$sanitizers" --CDTIDEMARK_UNIT_TESTS=ON)
+    configure=("${tool[@]}" configure --CDTIDEMARK_SANITIZE="$sanitizers" --CDTIDEMARK_UNIT_TESTS=ON
+      --CDTIDEMARK_SIM=ON --CDTIDEMARK_SIM_CORE="$PWD/build/sim/csrc")
     build=("${tool[@]}" build -p "$(nproc)")
   fi
   want=$(hash_of "${inputs[@]}")
   [[ -x $folder/tidemark-unit ]] && stamp_is "$name" "$want" && return 0
   say "building under the sanitizers: $sanitizers"
   grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$folder/CMakeCache.txt" || rm -rf "$folder"
+  [[ $sanitizers == *,* ]] || quietly sim-sources node --import tsx test/sim/build.ts
   quietly "$name-configure" "${configure[@]}"
   quietly "$name" "${build[@]}"
   stamp "$name" "$want"

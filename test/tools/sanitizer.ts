@@ -89,6 +89,7 @@ export class Sanitizer {
         .map(([key, value]) => `${key}=${value}`)
         .join(':'),
       TIDEMARK_PREBUILD: resolve(this.build),
+      TIDEMARK_SIM_ADDON: resolve(this.build, 'build/simulator/tidemark_sim.node'),
       TIDEMARK_TEST_PATIENCE: String(this.patience),
     };
   }
