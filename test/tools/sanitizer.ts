@@ -98,8 +98,10 @@ export class Sanitizer {
 /** The file name says whose it is: report.<program>.<pid>. */
 const OURS = /^report\.(node|tidemark-[a-z-]+)\.\d+$/;
 
-/** A frame in what is compiled from csrc or test/native. */
-const OUR_FRAME = /\/(tidemark(_sim)?\.node|tidemark-[a-z-]+)\+0x|\/(csrc|test)\/\S+\.(cc|h):\d+/;
+/** A frame in what is compiled from csrc or test. */
+const OUR_FRAME =
+  /\/(tidemark(_sim)?\.node|tidemark-[a-z-]+)\+0x|\/(csrc|test|node-addon-api)\/\S+\.(cc|h):\d+/;
+const NODES_FRAME = /\/node\+0x/;
 
 /** What the sanitizers wrote into the folder about our programs, one text each. */
 export function reportsIn(folder: string): string[] {
@@ -114,12 +116,22 @@ export function reportsIn(folder: string): string[] {
 /**
  * Stock Node frees little when it ends, and keeps pointers in V8's heap, where no leak check looks: hundreds of
  * "leaks" a process. LeakSanitizer's own suppressions match any frame of a stack, and below every call of ours is
- * Node: they would hide ours, too. So a leak counts when our code is on its stack, and no other does.
+ * Node: they would hide ours, too. So a leak counts when it was our code that asked for the memory. What Node allocates on
+ * a call of ours is Node's: it keeps a list of references and wrapped objects to free them with the environment, and
+ * a promise that is never settled has no other end.
  */
 export function withoutForeignLeaks(report: string): string {
   if (!report.includes('LeakSanitizer: detected memory leaks')) return report;
-  const leaks = report
+  const isLeak = (part: string) => /^(Direct|Indirect) leak of /.test(part);
+  return report
     .split('\n\n')
-    .filter((part) => /^(Direct|Indirect) leak of /.test(part.trimStart()));
-  return leaks.filter((leak) => OUR_FRAME.test(leak)).join('\n\n');
+    .map((part) => part.trim())
+    .filter((part) => isLeak(part) && isOurs(part))
+    .join('\n\n');
+}
+
+function isOurs(leak: string): boolean {
+  const frames = leak.split('\n').filter((line) => /^\s*#\d+ /.test(line));
+  const asker = frames.find((frame) => OUR_FRAME.test(frame) || NODES_FRAME.test(frame));
+  return asker !== undefined && OUR_FRAME.test(asker);
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -29,11 +29,17 @@ function leakReport(...leaks: string[]): string {
   ].join('\n');
 }
 
+const NODES_FOR_US = `Direct leak of 104 byte(s) in 13 object(s) allocated from:
+    #0 0x7ff66eeb94c8 in operator new(unsigned long) ../src/libsanitizer/asan/asan_new_delete.cpp:95
+    #1 0xc53259 in napi_create_promise (/usr/bin/node+0xc53259)
+    #2 0x7ff64849cca2 in tidemark::addon::Session::call() ../../csrc/addon/session.cc:146`;
+
 const OVERFLOW = `==node==71==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x602000000011
     #0 0x116728d in node::Start(int, char**) (/usr/bin/node+0x116728d)
 `;
 
-test('leaks of Node are left out, and any with a frame of ours stays', () => {
+test('leaks of Node are left out, and what our code asked for stays', () => {
+  assert.is(withoutForeignLeaks(leakReport(NODES_FOR_US)), '');
   assert.is(withoutForeignLeaks(leakReport(NODES_OWN)), '');
   assert.is(
     withoutForeignLeaks(leakReport(NODES_OWN, OURS_WITH_LINES, NODES_OWN, OURS_BELOW_THE_LIBRARY)),
@@ -57,6 +63,18 @@ test('reports of Node and of our programs are read, those of other programs are 
     assert.equal(reportsIn(folder), [OVERFLOW, OURS_WITH_LINES]);
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('suppressions of data races name code of Node alone, and each group says why', () => {
+  const groups = readFileSync('test/sanitizers/thread.supp', 'utf8').trim().split('\n\n').slice(1);
+  assert.ok(groups.length > 0);
+  for (const group of groups) {
+    const lines = group.split('\n');
+    assert.match(lines[0]!, /^# \w/);
+    for (const line of lines.filter((each) => !each.startsWith('#'))) {
+      assert.match(line, /^race:(v8::(internal|platform)::|node::|uv_)\w/);
+    }
   }
 });
 
