@@ -157,6 +157,14 @@ void Disk::flush_failed(uint64_t upto, Random& random) {
   }
 }
 
+void Disk::forgive() {
+  for (Volatile& entry : volatile_) {
+    for (Version& version : entry.versions) {
+      if (version.sequence == kNever) version.sequence = 0;
+    }
+  }
+}
+
 namespace {
 enum Style : uint64_t { kLost, kKept, kWhole, kTorn, kMixed };
 }

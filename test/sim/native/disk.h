@@ -4,8 +4,9 @@
 // is in the cache. A flush makes durable what was done when the flush *began*, nothing later. FUA
 // makes this one write durable. At a power cut each sector that was written and not flushed has its
 // durable content or that of any write since: writes are lost, kept and reordered, and torn at 512
-// bytes. A flush that fails may lose for good what it was asked to make durable: later flushes
-// succeed and do not mean it (as Linux does).
+// bytes. A flush that fails may leave what it was asked to make durable out of all later flushes of
+// this daemon: they succeed and do not mean it. The next daemon's do, as with O_DIRECT; that a page
+// cache forgets for longer is not simulated.
 //
 // Invariant: where no version of a page is kept, cached and durable are the same.
 #pragma once
@@ -48,6 +49,8 @@ class Disk {
   uint64_t flush_point() const { return sequence_; }
   void flush(uint64_t upto);
   void flush_failed(uint64_t upto, Random& random);
+  // What failed flushes of a daemon did not make durable, flushes of the next one will.
+  void forgive();
   void power_cut(Random& random);
 
   // The same disk, cache and all, with nobody watching; it shares every page.

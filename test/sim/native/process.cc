@@ -78,6 +78,8 @@ Process::~Process() = default;
 bool Process::start(bool suspended, AttachReport* report, EngineError* error) {
   std::unique_ptr<Attachment> attachment;
   MetadataError wrong;
+  machine_.data().forgive();
+  machine_.meta().forgive();
   machine_.attach(machine_.meta(), &machine_.random, &machine_.faults, &attachment, &wrong);
   if (!wrong.code.empty()) {
     *error = {wrong.code, 0, "", "'" + machine_.options().name + "': " + wrong.message};
