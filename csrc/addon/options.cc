@@ -150,6 +150,8 @@ CreateOptions read_create_options(ArgumentReader& reader, const Argument& option
 }
 
 void read_limits(ArgumentReader& reader, const Argument& options, Limits* limits) {
+  const Argument on_io_error = reader.property(options, "onIoError");
+  if (!on_io_error.absent()) limits->on_io_error = reader.word(on_io_error, kOnIoErrorWords);
   read_integer(reader, reader.property(options, "windowWrites"), 1, kWindowWritesMax,
                &limits->window_writes);
   read_integer(reader, reader.property(options, "windowBytes"), kWindowBytesMin, kWindowBytesMax,

@@ -100,6 +100,7 @@ Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::s
   maker.count("staleMapBlocks", status.stale_map_blocks);
   maker.flag("suspended", status.suspended);
   maker.text("suspendReason", status.suspend_reason);
+  maker.text("diskReason", status.disk_reason);
   maker.count("requestsInFlight", status.requests_in_flight);
   maker.count("inFlightWrites", status.in_flight_writes);
   maker.count("inFlightBytes", status.in_flight_bytes);
@@ -109,6 +110,8 @@ Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::s
   maker.count("discards", status.discards);
   maker.count("readBytes", status.read_bytes);
   maker.count("writtenBytes", status.written_bytes);
+  maker.count("diskErrors", status.disk_errors);
+  maker.count("remoteReads", status.remote_reads);
   maker.count("sentBytes", status.sent_bytes);
   maker.count("receivedBytes", status.received_bytes);
   maker.count("resyncSentBytes", status.resync_sent_bytes);

@@ -31,6 +31,12 @@ inline constexpr Word<Protocol> kProtocolWords[] = {
     {Protocol::kC, "C"},
 };
 
+inline constexpr Word<OnIoError> kOnIoErrorWords[] = {
+    {OnIoError::kPassOn, "pass-on"},
+    {OnIoError::kDetach, "detach"},
+    {OnIoError::kSuspend, "suspend"},
+};
+
 inline constexpr Word<SyncSide> kSideWords[] = {
     {SyncSide::kNone, "none"},
     {SyncSide::kSource, "source"},

@@ -254,10 +254,13 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
                                                  std::to_string(area_bytes)};
   }
   if (expected.device_bytes != 0 && sb.device_bytes != expected.device_bytes) {
-    return MetadataError{"METADATA_MISMATCH",
-                         "the backing disk has " + std::to_string(expected.device_bytes) +
-                             " bytes; it had " + std::to_string(sb.device_bytes) +
-                             " when the metadata were created"};
+    return MetadataError{
+        "METADATA_MISMATCH",
+        "the backing disk has " + std::to_string(expected.device_bytes) + " bytes; it had " +
+            std::to_string(sb.device_bytes) +
+            " when the metadata were created: give it that size again (and "
+            "'tidemark invalidate' this copy, if a part of it was lost), or make "
+            "a new copy of it with 'tidemark create --force', which the peer fills"};
   }
   if (expected.block_bytes != 0 && sb.block_bytes % expected.block_bytes != 0 &&
       expected.block_bytes > sb.block_bytes &&

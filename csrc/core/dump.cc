@@ -61,7 +61,8 @@ constexpr FlagWord kSlotFlagWords[] = {{kSlotInUse, "in_use"},
                                        {kSlotPeerOutdated, "peer_outdated"},
                                        {kSlotFullSync, "full_sync"},
                                        {kSlotPeerPrimary, "peer_primary"},
-                                       {kSlotSyncEnding, "sync_ending"}};
+                                       {kSlotSyncEnding, "sync_ending"},
+                                       {kSlotServed, "served"}};
 
 template <size_t kCount>
 std::string flag_words(uint32_t flags, const FlagWord (&words)[kCount]) {

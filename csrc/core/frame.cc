@@ -63,6 +63,12 @@ bool is_known(FrameType type) {
     case FrameType::kOutdate:
     case FrameType::kOutdateAck:
     case FrameType::kRole:
+    case FrameType::kDisk:
+    case FrameType::kDetach:
+    case FrameType::kDetachAck:
+    case FrameType::kRead:
+    case FrameType::kReadReply:
+    case FrameType::kReadFailed:
       return true;
   }
   return false;
@@ -74,7 +80,12 @@ bool lengths_fit(const FrameHeader& header) {
   if (header.payload_bytes > kFramePayloadMax) return false;
   switch (header.type) {
     case FrameType::kData:
+    case FrameType::kReadReply:
       if (header.payload_bytes != header.length) return false;
+      break;
+    case FrameType::kRead:
+    case FrameType::kReadFailed:
+      if (header.payload_bytes != 0 || header.length > kFramePayloadMax) return false;
       break;
     case FrameType::kZeroes:
     case FrameType::kDiscard:
@@ -186,6 +197,18 @@ const char* frame_type_text(FrameType type) {
       return "outdate-ack";
     case FrameType::kRole:
       return "role";
+    case FrameType::kDisk:
+      return "disk";
+    case FrameType::kDetach:
+      return "detach";
+    case FrameType::kDetachAck:
+      return "detach-ack";
+    case FrameType::kRead:
+      return "read";
+    case FrameType::kReadReply:
+      return "read-reply";
+    case FrameType::kReadFailed:
+      return "read-failed";
   }
   return "unknown";
 }

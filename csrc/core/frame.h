@@ -59,6 +59,19 @@ enum class FrameType : uint8_t {
   kOutdateAck = 27,
   // offset = the sender's role from now on (0 secondary, 1 primary).
   kRole = 28,
+  // The sender's disk failed; offset = 0 diskless, 1 failed. The receiver ends the link, unless the
+  // sender is primary.
+  kDisk = 29,
+  // Primary, behind a hard barrier: I let go of my disk; keep what it lacks (R7).
+  kDetach = 30,
+  // It is durable; offset = the generation that the primary works on from now on.
+  kDetachAck = 31,
+  // Diskless primary: sequence = a number of its own; offset, length: at most kFramePayloadMax.
+  kRead = 32,
+  // Sequence, offset and length of the read; payload = length bytes.
+  kReadReply = 33,
+  // Sequence, offset and length of the read; epoch = errno.
+  kReadFailed = 34,
 };
 
 // Flags.

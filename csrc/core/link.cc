@@ -32,7 +32,7 @@ HandshakeState VolumeImpl::handshake_state(const Uuid& peer) const {
   out.volume_bytes = layout().geometry.volume_bytes;
   out.chunk_bytes = layout().geometry.chunk_bytes;
   out.node_id = sb().node_id;
-  out.current = sb().current;
+  out.current = generation();
   out.history = sb().history;
   out.flags = sb().flags;
   out.slot = find_slot(peer);
@@ -62,8 +62,16 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     done(-EINVAL, "no incarnation, or a peer without an identity of its own");
     return;
   }
-  if (params.side == SyncSide::kNone && params.peer_current != sb().current) {
+  if (params.side == SyncSide::kNone && params.peer_current != generation()) {
     done(-EINVAL, "the generations differ, and yet there is nothing to do");
+    return;
+  }
+  const bool serves = params.peer_disk == DiskState::kDiskless;
+  if ((serves || diskless()) && (serves == diskless() || params.side != SyncSide::kNone ||
+                                 (serves ? params.peer_role : role) != Role::kPrimary ||
+                                 find_slot(params.peer_id) == kNoSlot)) {
+    done(-EINVAL,
+         "one side has no disk: only a primary works without one, at a peer that it knows");
     return;
   }
   if (params.side != SyncSide::kNone && params.full &&
@@ -100,6 +108,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     --name_bytes;
   std::memcpy(peer.name, params.peer_name.data(), name_bytes);
   peer.last_generation = params.peer_current;
+  if (!serves && !diskless()) peer.flags &= ~kSlotServed;
   peer.flags &= ~kSlotPeerOutdated;  // it stays the last primary until this node is promoted
   if (params.peer_role == Role::kPrimary) peer.flags |= kSlotPeerPrimary;
 
@@ -123,7 +132,9 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     sb().push_history(peer.bitmap_generation);
     peer.bitmap_generation = kGenerationNone;
     peer.flags &= ~kSlotSyncEnding;
-  } else if (params.side == SyncSide::kNone) {
+  } else if (serves) {
+    peer.flags |= kSlotServed;  // B and the marks are of the disk that it lost
+  } else if (params.side == SyncSide::kNone && !diskless()) {
     // In step: both share the current generation, so that the next break makes a new one (R7).
     sb().push_history(peer.bitmap_generation);
     peer.bitmap_generation = kGenerationNone;
@@ -133,6 +144,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
            before.bitmap_generation != peer.bitmap_generation ||
            std::memcmp(before.name, peer.name, sizeof peer.name) != 0 ||
            before.flags != peer.flags || before.last_generation != peer.last_generation;
+  commit = commit && !diskless();  // there is nothing to write it to
 
   const uint32_t serial = ++link.serial;
   const bool idle_before = link.idle;
@@ -146,6 +158,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   link.params = params;
   link.peer_role = params.peer_role;
   link.peer_disk = params.peer_disk;
+  link.peer_detached = serves;
   link.prepared_us = now_us;
   transfer.reset(1, 1);
   changed();
@@ -179,15 +192,17 @@ bool VolumeImpl::link_start() {
     if (link.peer_disk == DiskState::kOutdated || link.peer_disk == DiskState::kConsistent) {
       link.peer_disk = DiskState::kUpToDate;
     }
-    const uint32_t stale = kNodeOutdated | kNodeCrashedPrimary;
-    if ((sb().flags & stale) != 0) {
-      sb().flags &= ~stale;
+    const uint32_t before = sb().flags;
+    sb().flags &= ~(kNodeOutdated | kNodeCrashedPrimary);
+    if (link.peer_disk == DiskState::kUpToDate) sb().flags |= kNodeWasUpToDate;
+    if (sb().flags != before && !diskless()) {
       meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
     }
   } else {
     sync_start();
   }
   emit(EventKind::kLinkState, connection_text(link.state));
+  if (diskless() && !suspended) emit(EventKind::kIoResumed);
   retry_send();
   drain_gate();
   return true;
@@ -202,18 +217,26 @@ void VolumeImpl::link_stop(const std::string& why) {
   link.controls.clear();
   link.written.clear();
   link.hard_wait = false;
+  const bool abandoned = detaching();
+  fault.hang_up_us = 0;
+  if (abandoned) fault.use = fault.fatal ? DiskFault::Use::kFailed : DiskFault::Use::kInUse;
   forget_transfer_log();
   drop_tasks();
+  remote_reads_lost();
+  drop_served_reads();
   emit(EventKind::kLinkDown, why);
+  if (waits_for_peer() && !suspended) emit(EventKind::kIoSuspended, waiting_reason());
   // Those who waited for the peer now wait for the generation that says it is apart (R7).
   std::deque<Write*> waiting;
   waiting.swap(epoch_wait);
   for (Write* write : waiting) {
     write->epoch_wait = 0;
+    write->restart = write->restart || diskless();
     settle(write);
   }
   retry_send();
   drain_gate();
+  if (abandoned) detach_abandoned();
   std::deque<Drain> drained;
   drained.swap(drains);
   for (Drain& drain : drained) drain.done(0, "");
@@ -223,8 +246,9 @@ void VolumeImpl::link_stop(const std::string& why) {
 
 void VolumeImpl::link_check_idle() {
   if (!link.stopping) return;
-  // Before the peer's writes: one may wait for a task's lock.
-  const bool none = drop_tasks();
+  // Before the peer's writes: one may wait for the lock of a task, or of a read for the peer.
+  const bool no_reads = drop_served_reads();
+  const bool none = drop_tasks() && no_reads;
   if (!link.stopping || !none) return;
   if (link.writes_out != 0 || link.epoch_flushing || link.target_finishing) return;
   link.stopping = false;
@@ -284,7 +308,7 @@ void VolumeImpl::append_sent(Write* write) {
       return;  // all that was sent is durable there
     const uint32_t epoch =
         nothing_open && link.last_closed_hard ? transfer.open_epoch() - 1 : close_epoch(true);
-    if (protocol == Protocol::kC) {
+    if (protocol == Protocol::kC || diskless()) {
       write->epoch_wait = epoch;
       epoch_wait.push_back(write);
     }
@@ -305,20 +329,21 @@ void VolumeImpl::append_sent(Write* write) {
   // does.
   const bool window_full = link.application_in_log >= limits.window_writes ||
                            link.application_bytes + write->aligned.length > limits.window_bytes;
-  const bool wait = protocol == Protocol::kC || window_full;
+  const bool wait = protocol == Protocol::kC || window_full || diskless();
   const uint8_t* payload = nullptr;
   if (write->piece_kind == IoKind::kWrite) {
     header.payload_bytes = header.length;
     payload = write->bounce != nullptr ? write->bounce
                                        : write->data + (write->piece.offset - write->range.offset);
   }
-  if (wait) header.flags |= kFrameAckWritten;
+  // Without a disk here the write completes when it is durable there.
+  if (wait && !diskless()) header.flags |= kFrameAckWritten;
   check(send_frame(header, payload, true), "a write was sent without room");
-  transfer.append(write->aligned, false, wait ? write : nullptr);
+  transfer.append(write->aligned, false, wait ? write : nullptr).in_log = !diskless();
   ++link.application_in_log;
   link.application_bytes += write->aligned.length;
   if (wait) ++write->acks_pending;
-  if (write->fua && last) {
+  if (write->fua && last && !diskless()) {
     const uint32_t epoch = close_epoch(protocol != Protocol::kC);
     if (protocol == Protocol::kC) {
       write->epoch_wait = epoch;
@@ -341,6 +366,14 @@ uint32_t VolumeImpl::close_epoch(bool hard) {
   return epoch;
 }
 
+void VolumeImpl::release_peer(const TransferEntry& entry) {
+  if (!entry.in_log) return;
+  uint32_t first = 0;
+  uint32_t last = 0;
+  extents_of(entry.range, &first, &last);
+  log->release(first, last, ActivityLog::Hold::kPeer);
+}
+
 // R7: everything that the peer may not have is marked. The writes that waited for it go on to the
 // gate.
 void VolumeImpl::forget_transfer_log() {
@@ -348,10 +381,7 @@ void VolumeImpl::forget_transfer_log() {
   while (const TransferEntry* entry = transfer.front()) {
     if (!entry->resync) {
       mark_range(link.slot, entry->range);
-      uint32_t first = 0;
-      uint32_t last = 0;
-      extents_of(entry->range, &first, &last);
-      log->release(first, last, ActivityLog::Hold::kPeer);
+      release_peer(*entry);
       if (entry->owner != nullptr) waiting.push_back(static_cast<Write*>(entry->owner));
     }
     transfer.pop_front();
@@ -366,6 +396,7 @@ void VolumeImpl::forget_transfer_log() {
   std::vector<Write*> acknowledged;
   for (Write* write : waiting) {
     check(write->acks_pending > 0, "a write waits for more acknowledgements than it sent");
+    write->restart = write->restart || diskless();
     if (--write->acks_pending == 0) acknowledged.push_back(write);
   }
   for (Write* write : acknowledged) settle(write);
@@ -431,10 +462,7 @@ void VolumeImpl::pop_durable() {
       task_durable(static_cast<SyncTask*>(durable.owner), durable.range, durable.error != 0);
       continue;
     }
-    uint32_t first = 0;
-    uint32_t last = 0;
-    extents_of(durable.range, &first, &last);
-    log->release(first, last, ActivityLog::Hold::kPeer);
+    release_peer(durable);
     log_retry = true;
     --link.application_in_log;
     link.application_bytes -= durable.range.length;
@@ -453,7 +481,8 @@ void VolumeImpl::poll_link() {
     return;
   }
   // Requests that wait for room wait for the peer, too.
-  if (transfer.empty() && (send_wait.empty() || writes_held())) link.progress_us = now_us;
+  if (transfer.empty() && remote_reads.empty() && (send_wait.empty() || writes_held()))
+    link.progress_us = now_us;
   if (now_us - link.progress_us > kStallTimeouts * limits.peer_timeout_us) {
     link_stop("the peer has acknowledged nothing for " +
               std::to_string((now_us - link.progress_us) / 1000) +
@@ -464,10 +493,12 @@ void VolumeImpl::poll_link() {
   send_maps();
   pump_resync();
   if (!link_active()) return;
+  pump_remote_reads();
+  pump_served_reads();
   const bool starving = log_full && !log_wait.empty();
   const uint32_t open = transfer.open_epoch_writes();
   if (open > 0 &&
-      (open >= kEpochWritesMax || starving ||
+      (open >= kEpochWritesMax || starving || (diskless() && transfer.closed_epochs() == 0) ||
        link.resync_in_epoch >= limits.resync_requests / 2 + 1 || open * 4 >= limits.window_writes ||
        now_us - link.epoch_opened_us >= limits.epoch_interval_us)) {
     close_epoch(false);

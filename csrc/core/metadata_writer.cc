@@ -45,17 +45,27 @@ bool MetadataWriter::idle() const {
   return !committing_ && !job_active_ && jobs_.empty() && log_phase_ == LogPhase::kIdle;
 }
 
-void MetadataWriter::fail(const char* what, int error) {
-  if (!failed_) {
-    failed_ = true;
-    host_.event({EventKind::kIoError,
-                 std::string("metadata: ") + what + " failed: " + std::strerror(-error)});
-  }
+void MetadataWriter::fail(const char* what, int error, bool flush) {
+  if (failed_) return;
+  failed_ = true;
+  if (on_failed_)
+    on_failed_(flush, std::string("metadata: ") + what + " failed: " + std::strerror(-error));
+}
+
+void MetadataWriter::close() {
+  if (closed_) return;
+  failed_ = true;
+  commit([](bool) {});
+  closed_ = true;
 }
 
 // --- superblock ---
 
 void MetadataWriter::commit(Done done) {
+  if (closed_) {
+    commit_refused_.push_back(std::move(done));
+    return;
+  }
   commit_next_.push_back(std::move(done));
   if (!committing_) start_commit();
 }
@@ -162,6 +172,7 @@ void MetadataWriter::start_job() {
 
 void MetadataWriter::pump_job() {
   for (MapWrite& write : map_writes_) {
+    if (closed_) break;
     if (write.busy) continue;
     // A block may have been written by an earlier job since it was put on this list.
     while (job_next_ < job_.blocks.size() &&
@@ -205,6 +216,10 @@ void MetadataWriter::map_written(MapWrite* write) {
 }
 
 void MetadataWriter::flush_job() {
+  if (closed_) {
+    job_flushed(false);
+    return;
+  }
   const bool data = job_.flush_data || (shares_device_ && !job_.blocks.empty());
   const bool meta = !shares_device_ && !job_.blocks.empty();
   job_flushes_ = (data ? 1 : 0) + (meta ? 1 : 0);
@@ -221,7 +236,7 @@ void MetadataWriter::flush_job() {
       MetadataWriter* writer = static_cast<MetadataWriter*>(self);
       if (done->result != 0) {
         writer->job_ok_ = false;
-        writer->fail("flushing", done->result);
+        writer->fail("flushing", done->result, true);
       }
       if (--writer->job_flushes_ == 0) writer->job_flushed(writer->job_ok_);
     };
@@ -245,6 +260,7 @@ void MetadataWriter::job_flushed(bool ok) {
 // --- activity log ---
 
 void MetadataWriter::poll_log() {
+  for (Done& refused : std::exchange(commit_refused_, {})) refused(false);
   if (log_phase_ != LogPhase::kIdle || failed_ || log_ == nullptr || !log_->transaction_wanted())
     return;
   transaction_ = &log_->start_transaction();
@@ -280,6 +296,10 @@ void MetadataWriter::poll_log() {
 }
 
 void MetadataWriter::write_log_block() {
+  if (closed_) {
+    log_written(-EIO);
+    return;
+  }
   log_phase_ = LogPhase::kBlock;
   encode_log_block({metadata_id_, superblock_.node_slot, layout_.geometry.log_extents},
                    *transaction_, as_block(log_buffer_));

@@ -67,6 +67,15 @@ class MetadataWriter {
   // A flush of the backing disk failed elsewhere. The kernel tells that once: a flush of ours that
   // succeeds from now on says nothing, and no extent may leave the log on the strength of it (R3).
   void give_up() { failed_ = true; }
+  // The superblock is written once more, if it can be; after that nothing is started here any more,
+  // and who asks is told at the next poll_log() that it failed.
+  void close();
+  // Called when a write or flush of the metadata failed for the first time, before anybody is told
+  // the outcome.
+  // `flush`: it was a flush.
+  void on_failed(std::function<void(bool flush, const std::string& why)> callback) {
+    on_failed_ = std::move(callback);
+  }
   uint64_t transactions() const { return transactions_; }
 
  private:
@@ -88,7 +97,7 @@ class MetadataWriter {
     bool busy = false;
   };
 
-  void fail(const char* what, int error);
+  void fail(const char* what, int error, bool flush = false);
   void start_commit();
   void commit_written(Io* io);
   void add_stale(uint32_t max_blocks, std::vector<MapBlockId>* out) const;
@@ -108,7 +117,9 @@ class MetadataWriter {
   const bool shares_device_;
   ActivityLog* log_ = nullptr;
   std::function<void(bool)> log_changed_;
+  std::function<void(bool, const std::string&)> on_failed_;
   bool failed_ = false;
+  bool closed_ = false;
   uint64_t metadata_id_ = 0;
   uint64_t transactions_ = 0;
 
@@ -119,6 +130,7 @@ class MetadataWriter {
   bool committing_ = false;
   std::vector<Done> commit_now_;
   std::vector<Done> commit_next_;
+  std::vector<Done> commit_refused_;  // asked for after close()
 
   // maps
   std::deque<MapJob> jobs_;

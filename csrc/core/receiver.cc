@@ -145,6 +145,22 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
       set_peer_role(header.offset == 1 ? Role::kPrimary : Role::kSecondary);
       emit(EventKind::kLinkState, connection_text(link.state));
       break;
+    case FrameType::kDisk:
+      return receive_disk(header);
+    case FrameType::kDetach:
+      return receive_detach(header);
+    case FrameType::kDetachAck:
+      if (!detaching() || header.offset <= kGenerationJustCreated) {
+        fail_frame(header, "nobody asked for it");
+        return Handled::kFailed;
+      }
+      detach_acknowledged(header.offset);
+      break;
+    case FrameType::kRead:
+      return receive_read(header);
+    case FrameType::kReadReply:
+    case FrameType::kReadFailed:
+      return receive_read_reply(header, payload);
     default:
       fail_frame(header, "it does not belong here");
       return Handled::kFailed;
@@ -218,6 +234,7 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header,
 
 void VolumeImpl::received_write_done(Write* write) {
   --link.writes_out;
+  if (write->error == 0 && broken()) write->error = -EIO;  // nothing here counts any more
   const bool current = write->link_serial == link.serial;
   if (current) {
     for (ReceivedEpoch& epoch : link.epochs) {
@@ -231,9 +248,11 @@ void VolumeImpl::received_write_done(Write* write) {
     if (write->acknowledge || write->error != 0)
       link.written.push_back({write->sequence, 1, write->error});
   }
-  const int error = write->error;
+  if (write->error != 0 && !broken())
+    disk_fault(Fault::kWrite, "a write of the peer, " + std::to_string(write->range.length) +
+                                  " bytes at " + std::to_string(write->range.offset) +
+                                  ", failed: " + std::strerror(-write->error));
   free_write(write);
-  if (error != 0) disk_failed("a write of the peer could not be applied");
   if (current) pump_epochs();
   if (link.stopping) link_check_idle();
 }
@@ -265,7 +284,7 @@ VolumeImpl::Handled VolumeImpl::receive_barrier(const FrameHeader& header) {
 // R10: an epoch is acknowledged after all writes of it and of older ones completed, and a flush
 // that began afterwards succeeded.
 void VolumeImpl::pump_epochs() {
-  if (link.epoch_flushing) return;
+  if (link.epoch_flushing || broken()) return;
   uint32_t upto = 0;
   for (const ReceivedEpoch& epoch : link.epochs) {
     if (!epoch.closed || epoch.finished != epoch.started || epoch.failed) break;
@@ -285,18 +304,16 @@ void VolumeImpl::pump_epochs() {
 
 void VolumeImpl::epoch_flushed() {
   link.epoch_flushing = false;
+  if (link.epoch_flush_io.result != 0) {
+    flush_failed("flush for the peer", link.epoch_flush_io.result);
+  }
   if (link.stopping || !link_active()) {
     link_check_idle();
     return;
   }
-  if (link.epoch_flush_io.result != 0) {
-    flush_failed("flush for the peer", link.epoch_flush_io.result);
-  }
-  // Another flush may have been told of the failure instead of this one.
-  if (disk_state() == DiskState::kFailed) {
-    link_stop("the local disk failed");
-    return;
-  }
+  // Another flush may have been told of the failure instead of this one. The peer is told of the
+  // disk, and hangs up.
+  if (broken()) return;
   std::vector<ByteRange> resynced;
   while (!link.epochs.empty() && link.epochs.front().number <= link.epoch_flush_upto) {
     const std::vector<ByteRange>& ranges = link.epochs.front().resynced;

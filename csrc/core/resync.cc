@@ -291,6 +291,7 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
   sb().flags &= ~kNodeCrashedPrimary;
+  if (link.state == Connection::kSyncSource) sb().flags |= kNodeWasUpToDate;  // it was the source
   link.announced = 0;
   link.finishing = false;
   link.peer_disk = DiskState::kUpToDate;
@@ -370,6 +371,7 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   peer.flags &= ~(kSlotFullSync | kSlotSyncEnding);
   if (link_map()->count() == 0) peer.flags &= ~kSlotAllDirty;
   link.target_done.clear();
+  fault.rejoining = false;
   changed();
   const uint32_t serial = link.serial;
   const uint64_t generation = header.offset;

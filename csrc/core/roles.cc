@@ -24,14 +24,26 @@ uint64_t VolumeImpl::fresh_generation() {
 // shared. A slot whose B is set already counts from one that the peer had; a slot whose end of
 // resync is in doubt (kSlotSyncEnding) may share the current one.
 void VolumeImpl::ensure_apart_generation() {
-  if (role != Role::kPrimary || meta.failed()) return;
+  if (role != Role::kPrimary || meta.failed() || detaching()) return;
   bool needed = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
     const PeerSlot& peer = sb().slots[slot];
     if (!tracked(slot) || receiving(slot)) continue;
-    needed = needed || peer.bitmap_generation == 0 || (peer.flags & kSlotSyncEnding) != 0;
+    needed = needed || peer.bitmap_generation == 0 ||
+             (peer.flags & (kSlotSyncEnding | kSlotServed)) != 0;
   }
   if (!needed) return;
+  ++gate_commits;
+  const bool announce = make_generation([this](bool) {
+    --gate_commits;
+    drain_gate();
+  });
+  if (announce && link.state == Connection::kConnected) announce_generation();
+}
+
+// A generation that no absent slot's peer has; durable when `done` is called. `served`: the slot of
+// the peer that works on this copy from now on, and shares it.
+bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served) {
   const uint64_t shared = sb().current;
   sb().current = fresh_generation();
   bool announce = false;
@@ -39,6 +51,13 @@ void VolumeImpl::ensure_apart_generation() {
     PeerSlot& peer = peer_slot(slot);
     if (!tracked(slot)) continue;
     const bool in_doubt = (peer.flags & kSlotSyncEnding) != 0;
+    if (slot == served) {
+      peer.flags |= kSlotServed;
+    } else if ((peer.flags & kSlotServed) != 0 && !receiving(slot)) {
+      // What its disk had is B still; that it worked on this copy is over.
+      sb().push_history(shared);
+      peer.flags &= ~kSlotServed;
+    }
     if (peer.bitmap_generation != 0 && (!in_doubt || receiving(slot))) {
       // It may be taking over what was offered, and its answer may get lost.
       if (in_doubt) sb().push_history(shared);
@@ -50,15 +69,12 @@ void VolumeImpl::ensure_apart_generation() {
     announce = announce || receiving(slot);
   }
   changed();
-  ++gate_commits;
-  meta.commit([this](bool) {
-    --gate_commits;
-    drain_gate();
-  });
-  if (announce && link.state == Connection::kConnected) announce_generation();
+  meta.commit(std::move(done));
+  return announce;
 }
 
 bool VolumeImpl::gate_open() {
+  if (detaching()) return false;  // until the peer's copy is known to be the newer one (R7)
   if (role != Role::kPrimary || meta.failed()) return true;
   if (link.state == Connection::kPrepared) return false;
   ensure_apart_generation();
@@ -70,27 +86,34 @@ void VolumeImpl::when_quiet(bool wait_requests, uint64_t deadline_us, Done done)
 }
 
 void VolumeImpl::check_quiet() {
+  const bool dead = meta.failed() && !diskless();
   while (!quiet.empty()) {
     Quiet& first = quiet.front();
     const bool still = (!first.wait_requests || requests_out == 0) && writes_active == 0 &&
-                       link.writes_out == 0 && !sweeping && meta.idle() &&
-                       !log->transaction_wanted();
-    if (!still && now_us < first.deadline_us && !meta.failed()) return;
+                       link.writes_out == 0 && !sweeping &&
+                       (diskless() || (meta.idle() && !log->transaction_wanted()));
+    if (!still && now_us < first.deadline_us && !dead) return;
     Done done = std::move(first.done);
     quiet.pop_front();
     if (still) {
       done(0, "");
     } else {
-      done(meta.failed() ? -EIO : -EBUSY,
-           meta.failed() ? "the metadata can no longer be written"
-                         : std::to_string(requests_out) + " requests and " +
-                               std::to_string(writes_active) + " writes are still under way");
+      done(dead ? -EIO : -EBUSY, dead ? "the metadata can no longer be written"
+                                      : std::to_string(requests_out) + " requests and " +
+                                            std::to_string(writes_active) +
+                                            " writes are still under way");
     }
   }
 }
 
 // R13: all bits on disk, the log empty, then the change; used with no write under way.
 void VolumeImpl::settle_metadata(std::function<void()> change, MetadataWriter::Done done) {
+  if (diskless()) {  // the metadata are left as they are: the peer's say that they are old
+    change();
+    changed();
+    done(true);
+    return;
+  }
   meta.write_all_maps([this, change = std::move(change), done = std::move(done)](bool ok) mutable {
     if (!ok) {
       done(false);
@@ -121,8 +144,9 @@ void VolumeImpl::promote(bool force, Done done) {
     return;
   }
   const DiskState disk = disk_state();
-  if (disk == DiskState::kFailed) {
-    done(-EIO, "the local disk has failed");
+  if (disk == DiskState::kFailed || disk == DiskState::kDiskless) {
+    done(-EIO, "the local disk has failed (" + fault.why +
+                   "): repair or replace it, then start the daemon again");
     return;
   }
   if (link_active() && link.peer_role == Role::kPrimary) {
@@ -214,8 +238,9 @@ void VolumeImpl::demote(Done done) {
     done(-EBUSY, "another role change is under way");
     return;
   }
-  if (requests_out != 0 && suspended) {
-    done(-EBUSY, "I/O is suspended with requests waiting: " + suspend_reason);
+  if (requests_out != 0 && (suspended || waits_for_peer())) {
+    done(-EBUSY, "I/O is suspended with requests waiting: " +
+                     (suspended ? suspend_reason : waiting_reason()));
     return;
   }
   // Requests are gone when the frontend is; what they wrote may still be on its way to the peer
@@ -309,7 +334,8 @@ void VolumeImpl::stop(Done done) {
 }
 
 void VolumeImpl::outdate_peer(Done done) {
-  if (role != Role::kPrimary || link.state != Connection::kConnected) {
+  // A primary without a disk outdates nobody: the peer's is the only copy that it knows.
+  if (role != Role::kPrimary || link.state != Connection::kConnected || diskless() || detaching()) {
     done(0, "");
     return;
   }

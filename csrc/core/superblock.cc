@@ -15,7 +15,7 @@ constexpr char kMagic[8] = {'T', 'I', 'D', 'E', 'M', 'R', 'K', '1'};
 constexpr uint32_t kNodeFlags = kNodeConsistent | kNodeWasUpToDate | kNodeOutdated | kNodePrimary |
                                 kNodeAttached | kNodeCrashedPrimary;
 constexpr uint32_t kSlotFlags = kSlotInUse | kSlotAllDirty | kSlotPeerOutdated | kSlotFullSync |
-                                kSlotPeerPrimary | kSlotSyncEnding;
+                                kSlotPeerPrimary | kSlotSyncEnding | kSlotServed;
 
 struct SlotImage {
   uint8_t node_id[16];

@@ -52,6 +52,9 @@ inline constexpr uint32_t kSlotPeerPrimary = 1u << 4;
 // The source has offered its generation to the target and does not know yet whether it took it
 // over: the peer may share it (R7).
 inline constexpr uint32_t kSlotSyncEnding = 1u << 5;
+// The peer lost its disk and works on this copy: it shares the current generation, while B says
+// what its disk had.
+inline constexpr uint32_t kSlotServed = 1u << 6;
 
 struct PeerSlot {
   Uuid node_id;  // who; all zero when free

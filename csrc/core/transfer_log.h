@@ -21,6 +21,7 @@ struct TransferEntry {
   uint64_t sequence = 0;
   uint32_t epoch = 0;
   bool resync = false;
+  bool in_log = true;         // holds references on its extents (not of a diskless primary)
   bool acknowledged = false;  // received (B) or written (C) there
   int32_t error = 0;          // as the peer reported
   void* owner = nullptr;      // the request piece that waits for it, or null

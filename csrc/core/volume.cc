@@ -69,6 +69,10 @@ VolumeImpl::VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in,
       fail_log_waiters();
     }
   });
+  meta.on_failed([this](bool flush, const std::string& why) {
+    fault.holes = fault.holes || flush;
+    disk_fault(Fault::kMetadata, why);
+  });
   counters.marked_by_replay_chunks = attachment->replayed_chunks;
 }
 
@@ -78,24 +82,11 @@ VolumeImpl::~VolumeImpl() {
 }
 
 DiskState VolumeImpl::disk_state() const {
-  if (disk_broken || meta.failed()) return DiskState::kFailed;
+  if (diskless()) return DiskState::kDiskless;
+  if (broken() || detaching()) return DiskState::kFailed;
   if ((sb().flags & kNodeConsistent) == 0) return DiskState::kInconsistent;
   if ((sb().flags & kNodeOutdated) != 0) return DiskState::kOutdated;
   return (sb().flags & kNodeWasUpToDate) != 0 ? DiskState::kUpToDate : DiskState::kConsistent;
-}
-
-void VolumeImpl::disk_failed(const std::string& why) {
-  emit(EventKind::kIoError, why);
-  if (disk_broken) return;
-  disk_broken = true;
-  changed();
-  emit(EventKind::kDiskState, disk_text(disk_state()));
-}
-
-// R11: what was written before may be lost, and no later flush will say so.
-void VolumeImpl::flush_failed(const char* whose, int error) {
-  meta.give_up();
-  disk_failed(std::string(whose) + " failed: " + std::strerror(-error));
 }
 
 void VolumeImpl::complete_now(Request* request, int result) {
@@ -111,18 +102,22 @@ void VolumeImpl::submit(Request* request) {
     suspended_requests.push_back(request);
     return;
   }
+  if (detaching() && !stopped) {
+    fault.held.push_back(request);
+    return;
+  }
   const uint64_t size = layout().geometry.volume_bytes;
   if (stopped || role != Role::kPrimary) {
     complete_now(request, stopped ? -ENODEV : -EIO);
   } else if (request->op == Op::kFlush) {
-    disk_broken ? complete_now(request, -EIO) : start_flush(request);
+    broken() ? complete_now(request, -EIO) : start_flush(request);
   } else if (request->offset > size || request->length > size - request->offset) {
     complete_now(request, request->op == Op::kRead ? -EINVAL : -ENOSPC);
   } else if (request->length == 0) {
     complete_now(request, 0);
   } else if (request->op == Op::kRead) {
     start_read(request);
-  } else if (disk_broken || meta.failed()) {
+  } else if (broken()) {
     complete_now(request, -EIO);
   } else {
     start_write(request);
@@ -140,11 +135,13 @@ void VolumeImpl::drop_suspended() {
   std::deque<Request*> waiting;
   waiting.swap(suspended_requests);
   for (Request* request : waiting) complete_now(request, -EIO);
+  if (waits_for_peer()) drop_waiting();
 }
 
 void VolumeImpl::resume() {
   if (!suspended) return;
   suspended = false;
+  fault.resumed = broken();
   suspend_reason.clear();
   emit(EventKind::kIoResumed);
   std::deque<Request*> waiting;
@@ -159,8 +156,9 @@ void VolumeImpl::poll(uint64_t now) {
   now_us = std::max(now_us, now);
   log->set_now(now_us);
   // Metadata that failed write no log block any more: nothing else would wake who waits for one.
-  if ((log_retry || meta.failed()) && !log_wait.empty()) retry_log();
+  if ((log_retry || meta.failed()) && !log_wait.empty() && !detaching()) retry_log();
   retry_send();
+  poll_fault();
   if (link_active()) poll_link();
   if (link.state == Connection::kPrepared && now_us - link.prepared_us > limits.peer_timeout_us) {
     link_stop("the peer did not get ready in time");
@@ -184,6 +182,7 @@ uint64_t VolumeImpl::next_deadline() const {
   }
   if (link.state == Connection::kPrepared)
     deadline = std::min(deadline, link.prepared_us + limits.peer_timeout_us + 1);
+  if (fault.hang_up_us != 0 && link_active()) deadline = std::min(deadline, fault.hang_up_us);
   for (const Quiet& waiter : quiet) deadline = std::min(deadline, waiter.deadline_us);
   return deadline;
 }
@@ -205,7 +204,11 @@ bool marks_durable(const DirtyMap& map) {
 // costs nearly no resync, and cleared bits reach the disk.
 void VolumeImpl::sweep() {
   next_sweep_us = now_us + limits.flush_interval_us;
-  if (sweeping || role_changing || stopped || meta.failed()) return;
+  if (sweeping || role_changing || stopped || meta.failed() || detaching()) return;
+  // At most once in an interval: the disk may go on failing.
+  if (link.write_failed && link.state == Connection::kConnected && role == Role::kPrimary) {
+    link_stop("chunks whose write failed here are to be copied: a resync follows");
+  }
   if (now_us > limits.flush_interval_us)
     log->retire_idle(now_us - limits.flush_interval_us, kRetireMax);
   if (meta.stale_blocks() == 0) return;
@@ -246,11 +249,12 @@ VolumeStatus VolumeImpl::status() const {
   out.log_extents = log->capacity();
   out.log_hot = log->hot();
   out.log_transactions = meta.transactions();
-  out.current = sb().current;
+  out.current = generation();
   out.flags = sb().flags;
   out.stale_map_blocks = meta.stale_blocks();
-  out.suspended = suspended;
-  out.suspend_reason = suspend_reason;
+  out.suspended = suspended || waits_for_peer();
+  out.suspend_reason = suspended ? suspend_reason : waits_for_peer() ? waiting_reason() : "";
+  out.disk_reason = fault.why;
   out.requests_in_flight = requests_out;
   out.in_flight_writes = link.application_in_log;
   out.in_flight_bytes = link.application_bytes;

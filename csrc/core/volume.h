@@ -32,8 +32,12 @@ const char* role_text(Role role);
 const char* disk_text(DiskState disk);
 const char* connection_text(Connection connection);
 
+// What an error of the disk or its metadata does to a primary's requests (docs/STATES.md).
+enum class OnIoError : uint8_t { kPassOn = 0, kDetach = 1, kSuspend = 2 };
+
 // Values that policy may change at any time.
 struct Limits {
+  OnIoError on_io_error = OnIoError::kPassOn;
   uint32_t window_writes = 2048;           // protocol A: outstanding writes; 1..65,536
   uint64_t window_bytes = 64u << 20;       // protocol A: outstanding bytes; 4 KiB..16 GiB
   uint64_t flush_interval_us = 5'000'000;  // lazy map write-back and retiring of idle extents
@@ -77,7 +81,7 @@ struct LinkParams {
   std::array<uint64_t, kHistory> peer_history = {};
   uint32_t peer_flags = 0;
   Role peer_role{};
-  DiskState peer_disk{};
+  DiskState peer_disk = DiskState::kUpToDate;
 };
 
 struct PeerStatus {
@@ -117,12 +121,15 @@ struct VolumeStatus {
   uint64_t stale_map_blocks = 0;
   bool suspended = false;
   std::string suspend_reason;
+  std::string disk_reason;  // the error that the disk failed with, for people
   uint64_t requests_in_flight = 0;
   uint64_t in_flight_writes = 0;  // transfer log, application writes
   uint64_t in_flight_bytes = 0;
   uint64_t reads = 0, writes = 0, flushes = 0, discards = 0;
   uint64_t read_bytes = 0, written_bytes = 0;
-  uint64_t sent_bytes = 0, received_bytes = 0;                // frames with headers
+  uint64_t disk_errors = 0;                     // I/O on the disk or its metadata that failed
+  uint64_t remote_reads = 0;                    // answered by the peer, for want of a disk
+  uint64_t sent_bytes = 0, received_bytes = 0;  // frames with headers
   uint64_t resync_sent_bytes = 0, resync_received_bytes = 0;  // volume bytes covered by resync
   uint64_t resync_wire_bytes =
       0;  // payload bytes that resync put on the wire (zero runs cost none)

@@ -2,6 +2,7 @@
 //   volume.cc     life, commands, status        writes.cc   the path of a write (write.h)
 //   roles.cc      promote, demote, generations  link.cc     link life cycle, frames out
 //   receiver.cc   frames in, epochs of the peer resync.cc   maps, source, target, end of a resync
+//   disk_fault.cc disks that fail, letting go   remote.cc   reads of a primary without a disk
 #pragma once
 
 #include <array>
@@ -47,6 +48,10 @@ inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;
 inline constexpr uint64_t kStallTimeouts =
     7;  // peer timeouts without any acknowledgement: its disk hangs, the link is given up
+inline constexpr uint32_t kRemoteReadsMax = 64;  // frames that a diskless primary waits for
+inline constexpr uint64_t kRemoteReadBytesMax = 16u << 20;
+inline constexpr uint64_t kFaultGraceUs = 1'000'000;  // until a node hangs up that told its peer of
+                                                      // its failed disk
 
 // A run of dirty chunks being copied to the target.
 struct SyncTask {
@@ -72,6 +77,47 @@ struct ReceivedEpoch {
   bool hard = false;
   bool failed = false;
   std::vector<ByteRange> resynced;  // resync ranges that become equal when it is durable
+};
+
+// What an error came from: a write of the metadata, and a flush, fail the disk (R11).
+enum class Fault : uint8_t { kRead, kWrite, kFlush, kMetadata };
+
+// docs/STATES.md has the table.
+struct DiskFault {
+  enum class Use : uint8_t { kInUse, kFailed, kDetaching, kDiskless } use = Use::kInUse;
+  std::string why;            // the first error, for people
+  bool holes = false;         // a write or flush failed: the disk holds not one moment of the data
+  bool fatal = false;         // kDetaching: the disk is kFailed if that comes to nothing
+  bool rejoining = false;     // a secondary whose write failed: Inconsistent until resynced
+  bool resumed = false;       // kFailed, and a person said that requests are to be told
+  uint64_t generation = 0;    // kDiskless: what the peer's copy has, that is worked on here
+  uint64_t hang_up_us = 0;    // when the link ends because of the disk; 0: it does not
+  std::deque<Request*> held;  // came while kDetaching
+};
+
+// A read that the peer does for this diskless node, in frames of at most kFramePayloadMax.
+struct RemoteRead {
+  Io* io = nullptr;
+  uint64_t asked = 0;  // bytes, from the start
+  uint64_t answered = 0;
+  int32_t error = 0;
+};
+struct RemoteFrame {
+  std::list<RemoteRead>::iterator read;
+  uint64_t at = 0;  // byte of the Io
+  uint32_t length = 0;
+};
+
+// A read that this node does for a diskless peer.
+struct ServedRead {
+  VolumeImpl* volume = nullptr;
+  FrameHeader header;
+  ByteRange aligned;
+  uint8_t* buffer = nullptr;
+  uint32_t link_serial = 0;
+  enum class Step : uint8_t { kLocking, kReading, kDone } step = Step::kLocking;
+  RangeLock lock;
+  Io io;
 };
 
 struct LinkState {
@@ -128,9 +174,16 @@ struct LinkState {
                                              // chunks yet (begin -> end)
   bool target_finishing = false;
   Done outdate_done;
+
+  // disks that failed
+  bool peer_detached = false;  // the peer is primary without a disk: its slot gets nothing (R8)
+  bool write_failed = false;  // a write failed here and not there: marked, and copied by a new link
+  uint64_t next_read = 1;
 };
 
 struct VolumeImpl {
+  enum class Handled : uint8_t { kYes, kLater, kFailed };
+
   VolumeImpl(Host& host_in, std::unique_ptr<Attachment> attachment_in, uint32_t block_bytes_in,
              bool shares_device);
   ~VolumeImpl();
@@ -143,14 +196,50 @@ struct VolumeImpl {
   void changed() { ++state_serial; }
   void emit(EventKind kind, std::string text = {}) { host.event({kind, std::move(text)}); }
   void sweep();
-  void disk_failed(const std::string& why);
-  void flush_failed(const char* whose, int error);
   bool tracked(uint32_t slot) const { return (sb().slots[slot].flags & kSlotInUse) != 0; }
   VolumeStatus status() const;
   void complete_now(Request* request, int result);
   void set_suspended(const std::string& why);
   void drop_suspended();
   void resume();
+
+  // --- disk_fault.cc ---
+  void disk_fault(Fault fault, const std::string& why);
+  void flush_failed(const char* whose, int error);
+  bool broken() const { return fault.use == DiskFault::Use::kFailed; }
+  bool detaching() const { return fault.use == DiskFault::Use::kDetaching; }
+  bool diskless() const { return fault.use == DiskFault::Use::kDiskless; }
+  bool peer_can_take_over() const;
+  void fail_disk();
+  void store_fault(uint32_t set, uint32_t clear);
+  void begin_detach();
+  void detach_acknowledged(uint64_t generation);
+  void detach_abandoned();  // after the link went
+  bool hold_failed(Request* request);
+  bool waits_for_peer() const { return diskless() && !link_active(); }
+  std::string waiting_reason() const;
+  void drop_waiting();
+  void poll_fault();
+  void tell_disk();
+  uint64_t generation() const { return diskless() ? fault.generation : sb().current; }
+  Handled receive_disk(const FrameHeader& header);
+  Handled receive_detach(const FrameHeader& header);
+  void local_write_failed(Write* write);
+  void dispatch_remote(Write* write);
+  void start_again(Write* write);
+
+  // --- remote.cc ---
+  void read_data(Io* io);   // of this disk, or of the peer's
+  bool read_again(Io* io);  // it failed here; true: the peer does it
+  void pump_remote_reads();
+  void remote_reads_lost();  // with the link
+  void end_remote_io(Io* io, int32_t result);
+  Handled receive_read(const FrameHeader& header);
+  Handled receive_read_reply(const FrameHeader& header, std::span<const uint8_t> payload);
+  void serve_read(ServedRead* read);
+  bool send_read_reply(const ServedRead& read);
+  void pump_served_reads();
+  bool drop_served_reads();  // true when none is left
 
   // --- writes.cc ---
   void start_read(Request* request);
@@ -182,6 +271,8 @@ struct VolumeImpl {
 
   // --- roles.cc ---
   void ensure_apart_generation();
+  // True: it is to be offered to the linked peer.
+  bool make_generation(MetadataWriter::Done done, uint32_t served = kNoSlot);
   bool gate_open();
   uint64_t fresh_generation();
   void promote(bool force, Done done);
@@ -205,7 +296,9 @@ struct VolumeImpl {
   void link_fail(const std::string& why) { link_stop(why); }
   void link_check_idle();
   bool link_active() const;  // frames flow
-  bool receiving(uint32_t slot) const { return link_active() && link.slot == slot; }
+  bool receiving(uint32_t slot) const {
+    return link_active() && link.slot == slot && !link.peer_detached;
+  }
   bool send_frame(FrameHeader header, const uint8_t* payload, bool headroom);
   void send_or_queue(const FrameHeader& header);
   void flush_controls();
@@ -213,6 +306,7 @@ struct VolumeImpl {
   void append_sent(Write* write);
   uint32_t close_epoch(bool hard);
   void forget_transfer_log();
+  void release_peer(const TransferEntry& entry);
   void acknowledge_written(const FrameHeader& header, const std::vector<WrittenRange>& ranges);
   void acknowledge_epoch(uint32_t epoch);
   void pop_durable();
@@ -223,7 +317,6 @@ struct VolumeImpl {
 
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
-  enum class Handled : uint8_t { kYes, kLater, kFailed };
   Handled handle(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_write(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_barrier(const FrameHeader& header);
@@ -273,8 +366,7 @@ struct VolumeImpl {
   uint64_t state_serial = 1;
   bool stopped = false;
   bool role_changing = false;
-  bool disk_broken =
-      false;  // a flush or a peer's write failed here: nothing more is promised for this disk
+  DiskFault fault;
   bool suspended = false;
   std::string suspend_reason;
   std::deque<Request*> suspended_requests;
@@ -291,6 +383,12 @@ struct VolumeImpl {
   std::deque<std::unique_ptr<Write>> write_pool;
   Write* free_writes = nullptr;
   LinkState link;
+  std::deque<Io*> remote_queue;                   // reads that wait to be sent to the peer
+  std::list<RemoteRead> remote_reads;             // ... that were sent, in part or whole
+  std::map<uint64_t, RemoteFrame> remote_frames;  // sent and not answered, by sequence
+  uint64_t remote_bytes = 0;                      // of them
+  bool remote_answer = false;                     // a read's owner is being told what the peer said
+  std::list<ServedRead> served_reads;
 
   struct Quiet {
     bool wait_requests;

@@ -46,6 +46,9 @@ struct Write {
   uint32_t epoch_wait = 0;    // the epoch that must be durable there before completion; 0 none
   uint32_t link_serial = 0;   // the link that acks_pending and epoch_wait belong to
   int32_t error = 0;
+  int32_t swallowed = 0;  // failed at the local disk while that is let go of; counts if it is kept
+  bool remote = false;    // part of it went to the peer alone: the lock is held until the end
+  bool restart = false;   // the link that carried it is gone: all of it is sent again
   bool ended = false;
 
   // kReplicated, kResync

@@ -65,7 +65,8 @@ void VolumeImpl::extents_of(ByteRange range, uint32_t* first, uint32_t* last) co
 bool VolumeImpl::use_log(const Write* write) const {
   if (write->origin == Origin::kApplication) return true;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-    if (slot != link.slot && (sb().slots[slot].flags & kSlotInUse) != 0) return true;
+    const bool follows = slot == link.slot && !link.peer_detached;
+    if (!follows && (sb().slots[slot].flags & kSlotInUse) != 0) return true;
   }
   return false;
 }
@@ -78,12 +79,13 @@ void VolumeImpl::mark_range(uint32_t slot, ByteRange range) {
 
 void VolumeImpl::mark_absent(ByteRange range) {
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-    if ((sb().slots[slot].flags & kSlotInUse) != 0 && slot != link.slot) mark_range(slot, range);
+    const bool follows = slot == link.slot && !link.peer_detached;
+    if ((sb().slots[slot].flags & kSlotInUse) != 0 && !follows) mark_range(slot, range);
   }
 }
 
 bool VolumeImpl::writes_held() const {
-  return link.state == Connection::kPrepared || role_changing;
+  return link.state == Connection::kPrepared || role_changing || detaching() || waits_for_peer();
 }
 
 // --- reads ---
@@ -105,12 +107,17 @@ void VolumeImpl::start_read(Request* request) {
   read->io.done = [](void* context, Io*) {
     write_of(context)->volume->read_done(write_of(context));
   };
-  host.submit(&read->io);
+  read_data(&read->io);
 }
 
 void VolumeImpl::read_done(Write* read) {
   Request* request = read->request;
   const int result = read->io.result;
+  if (result != 0 && read_again(&read->io)) return;
+  if (result != 0 && hold_failed(request)) {
+    free_write(read);
+    return;
+  }
   if (result == 0) {
     if (read->bounce != nullptr) {
       std::memcpy(request->buffer, read->bounce + (read->range.offset - read->aligned.offset),
@@ -160,7 +167,7 @@ void VolumeImpl::next_piece(Write* write) {
   const uint64_t at = write->piece.end();
   const uint64_t left = write->range.end() - at;
   if (left == 0 || write->error != 0) {
-    if (write->fua && write->kind != IoKind::kWrite && write->error == 0 &&
+    if (write->fua && write->kind != IoKind::kWrite && write->error == 0 && !diskless() &&
         write->io.kind != IoKind::kFlush) {
       // Zeroing has no FUA of its own.
       write->io = Io{};
@@ -168,17 +175,14 @@ void VolumeImpl::next_piece(Write* write) {
       write->io.context = write;
       write->io.done = [](void* context, Io* io) {
         Write* self = write_of(context);
-        if (io->result != 0) {
-          self->error = io->result;
-          self->volume->flush_failed("flush of zeroes", io->result);
-        }
+        if (io->result != 0) self->volume->local_write_failed(self);
         self->volume->next_piece(self);
       };
       host.submit(&write->io);
       return;
     }
     write->local_done = true;
-    locks.release(&write->lock);
+    if (!write->remote) locks.release(&write->lock);
     settle(write);
     return;
   }
@@ -215,11 +219,12 @@ void VolumeImpl::next_piece(Write* write) {
   write->io.done = [](void* context, Io*) {
     write_of(context)->volume->modify_piece(write_of(context));
   };
-  host.submit(&write->io);
+  read_data(&write->io);
 }
 
 void VolumeImpl::modify_piece(Write* write) {
   if (write->io.result != 0) {
+    if (read_again(&write->io)) return;
     write->error = write->io.result;
     next_piece(write);
     return;
@@ -235,8 +240,12 @@ void VolumeImpl::modify_piece(Write* write) {
 }
 
 void VolumeImpl::enter_log(Write* write) {
-  if (!use_log(write)) {
+  if (diskless() || !use_log(write)) {
     enter_send(write);
+    return;
+  }
+  if (detaching()) {
+    log_wait.push_back(write);
     return;
   }
   if (meta.failed()) {
@@ -275,6 +284,7 @@ void VolumeImpl::retry_log() {
 }
 
 void VolumeImpl::fail_log_waiters() {
+  if (detaching()) return;  // they go to the peer, or are failed afterwards
   std::deque<Write*> waiting;
   waiting.swap(log_wait);
   for (Write* write : waiting) {
@@ -311,6 +321,10 @@ void VolumeImpl::retry_send() {
 // the one who does.
 void VolumeImpl::dispatch(Write* write) {
   const bool application = write->origin == Origin::kApplication;
+  if (diskless()) {
+    dispatch_remote(write);
+    return;
+  }
   const bool flush = write->kind == IoKind::kFlush;
   if (write->in_log) {
     uint32_t first = 0;
@@ -355,20 +369,7 @@ void VolumeImpl::dispatch(Write* write) {
 
 void VolumeImpl::piece_done(Write* write) {
   const bool flush = write->kind == IoKind::kFlush;
-  if (write->io.result != 0) {
-    write->error = write->io.result;
-    if (flush) {
-      flush_failed("flush of the backing disk", write->error);
-    } else {
-      // R9: a write that failed, whole or in part, leaves its chunks marked for everybody.
-      for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-        if ((sb().slots[slot].flags & kSlotInUse) != 0) mark_range(slot, write->aligned);
-      }
-      emit(EventKind::kIoError, "write of " + std::to_string(write->aligned.length) + " bytes at " +
-                                    std::to_string(write->aligned.offset) +
-                                    " failed: " + std::strerror(-write->error));
-    }
-  }
+  if (write->io.result != 0) local_write_failed(write);
   if (write->in_log) {
     uint32_t first = 0;
     uint32_t last = 0;
@@ -390,6 +391,10 @@ void VolumeImpl::piece_done(Write* write) {
 void VolumeImpl::settle(Write* write) {
   if (!write->local_done || write->ended || write->acks_pending != 0 || write->epoch_wait != 0)
     return;
+  if (write->restart) {
+    start_again(write);
+    return;
+  }
   write->ended = true;
   if (write->origin == Origin::kApplication && !gate_open()) {
     gate_wait.push_back(write);
@@ -417,7 +422,15 @@ void VolumeImpl::finish(Write* write) {
   }
   Request* request = write->request;
   int result = write->error;
-  if (result == 0 && meta.failed()) result = -EIO;
+  if (!diskless()) {
+    if (result == 0) result = write->swallowed;
+    if (result == 0 && meta.failed()) result = -EIO;
+  }
+  if (write->remote && write->kind != IoKind::kFlush) locks.release(&write->lock);
+  if (result != 0 && hold_failed(request)) {
+    free_write(write);
+    return;
+  }
   if (write->kind == IoKind::kFlush) {
     ++counters.flushes;
   } else if (write->kind == IoKind::kDiscard) {

@@ -20,7 +20,8 @@ export type ConnectionState =
   | 'SyncSource'
   | 'SyncTarget'
   | 'Connected';
-export type Protocol = 'A' | 'B' | 'C';
+/** The core's words have 'B' too, which it does not implement. */
+export type Protocol = 'A' | 'C';
 export type SyncSide = 'none' | 'source' | 'target';
 
 export interface NativeVolumeOptions {
@@ -84,7 +85,11 @@ export interface NativeLinkParams {
   peerDisk: DiskState;
 }
 
+/** What an error of the disk does to a primary's requests (docs/STATES.md). */
+export type OnIoError = 'pass-on' | 'detach' | 'suspend';
+
 export interface NativeLimits {
+  onIoError: OnIoError;
   windowWrites: number;
   windowBytes: number;
   flushIntervalMs: number;
@@ -115,6 +120,8 @@ export interface NativeStatus {
   staleMapBlocks: number;
   suspended: boolean;
   suspendReason: string;
+  /** The error that the disk failed with, '' without. */
+  diskReason: string;
   requestsInFlight: number;
   inFlightWrites: number;
   inFlightBytes: number;
@@ -124,6 +131,8 @@ export interface NativeStatus {
   discards: number;
   readBytes: number;
   writtenBytes: number;
+  diskErrors: number;
+  remoteReads: number;
   sentBytes: number;
   receivedBytes: number;
   resyncSentBytes: number;

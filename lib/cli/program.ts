@@ -145,6 +145,11 @@ export function makeProgram(finish: (status: number) => void): Command {
     );
 
   program
+    .command('resume')
+    .description("let I/O go on that an error of the disk suspended (on-io-error 'suspend')")
+    .action(() => request('resume', {}, 'resumed'));
+
+  program
     .command('invalidate')
     .description("this node's data is worth nothing: copy all of it from the peer")
     .option('--peer <name>', 'which peer, when there are several')

@@ -63,6 +63,12 @@ function volumeText(volume: VolumeJson): string {
     `  protocol ${volume.protocol}, chunk ${formatBytes(volume.chunk_bytes)}, activity log ${volume.activity_log.hot}/${volume.activity_log.extents} hot`,
   ];
   if (volume.suspended) lines.push(`  I/O SUSPENDED: ${volume.suspend_reason}`);
+  if (volume.disk_reason !== '') {
+    lines.push(`  disk failed: ${volume.disk_reason}`);
+    lines.push(
+      '  repair or replace it, then start this daemon again; it is resynced from the peer',
+    );
+  }
   for (const [policy, failure] of Object.entries(volume.policy.failures)) {
     lines.push(`  policy ${policy}: ${failure}`);
   }

@@ -28,6 +28,9 @@ export interface Limit {
 
 const limit = <T extends Limit>(value: T): T => value;
 
+/** The first is the default. */
+export const ON_IO_ERROR = ['detach', 'pass-on', 'suspend'] as const;
+
 /** Read by `tidemark create` only: they are fixed in the metadata afterwards. */
 export const GEOMETRY = {
   chunkBytes: limit({

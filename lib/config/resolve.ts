@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { TidemarkError } from '../binding/errors.ts';
 import { checkConsistency } from './consistency.ts';
 import { definedKind } from './define.ts';
-import { NODE_NAME_BYTES_MAX, POLICY, TIMEOUTS } from './limits.ts';
+import { NODE_NAME_BYTES_MAX, ON_IO_ERROR, POLICY, TIMEOUTS } from './limits.ts';
 import { ConfigError, type Problem, showValue } from './problems.ts';
 import type {
   FrontendConfig,
@@ -97,6 +97,7 @@ function volumeConfig(parsed: ParsedVolume, node: string): VolumeConfig | null {
   return {
     name: parsed.name,
     protocol: parsed.protocol ?? 'C',
+    onIoError: parsed.onIoError ?? ON_IO_ERROR[0],
     secret: parsed.secret ?? null,
     chunkBytes: parsed.chunkBytes,
     extentBytes: parsed.extentBytes,

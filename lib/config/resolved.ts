@@ -61,6 +61,7 @@ export type SecretSource = { value: string } | { file: string } | { env: string 
 export interface VolumeConfig {
   name: string;
   protocol: 'A' | 'C';
+  onIoError: 'detach' | 'pass-on' | 'suspend';
   secret: SecretSource | null;
   chunkBytes: number;
   extentBytes: number;

@@ -14,6 +14,7 @@ import {
   NODE_NAME_BYTES_MAX,
   NODES_MAX,
   NODES_MIN,
+  ON_IO_ERROR,
   POLICY,
   PORT_MAX,
   PORT_MIN,
@@ -309,6 +310,7 @@ const volume = (folder: string) =>
     protocol: choice(['A', 'C'] as const, {
       B: "is not offered yet: one of 'A', 'C'",
     }).optional(),
+    onIoError: choice(ON_IO_ERROR).optional(),
     secret: secret(folder),
     chunkBytes: numberOr(GEOMETRY.chunkBytes),
     extentBytes: numberOr(GEOMETRY.extentBytes),

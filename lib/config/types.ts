@@ -88,6 +88,14 @@ export type Secret = string | { file: string } | { env: string };
  */
 export type ConfigProtocol = 'A' | 'C';
 
+/**
+ * What an error of the disk or its metadata does to the requests of a primary.
+ * - `'detach'`: it works on, without its disk, at its connected peer; without one as `'pass-on'`.
+ * - `'pass-on'`: the request fails. After a failed flush, or an error of the metadata, no write succeeds any more.
+ * - `'suspend'`: I/O waits until `tidemark resume`.
+ */
+export type OnIoError = 'detach' | 'pass-on' | 'suspend';
+
 /** A volume: one replicated block device. */
 export interface Volume extends Policies {
   /** Letters, digits, `.`, `_`, `-`; the same on all nodes. */
@@ -96,6 +104,8 @@ export interface Volume extends Policies {
   nodes: Record<string, VolumeNode>;
   /** Default `'C'`. */
   protocol?: ConfigProtocol;
+  /** Default `'detach'`. */
+  onIoError?: OnIoError;
   /** Without a secret every address must be a loopback address. */
   secret?: Secret;
   /** What one bit of the dirty map stands for. Read by `tidemark create`. */

@@ -56,6 +56,7 @@ const METHODS = [
   'primary',
   'secondary',
   'invalidate',
+  'resume',
   'down',
   'events',
 ];
@@ -357,6 +358,9 @@ export class Daemon {
         return { volume: name, ...(await volume.promote(force)) };
       case 'secondary':
         await volume.demote(force);
+        return { volume: name };
+      case 'resume':
+        await volume.resume();
         return { volume: name };
       case 'connect':
         // Which side yields is said of one peer, never of all.

@@ -23,6 +23,7 @@ export function volumeSpec(
       lockTimeoutMs: local.lockTimeoutMs,
       suspended,
     },
+    onIoError: config.onIoError,
     listen: local.listen,
     peers: config.peers.map(({ name, address }) => ({
       name,

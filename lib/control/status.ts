@@ -40,9 +40,13 @@ export interface VolumeJson {
   node: string;
   role: 'Primary' | 'Secondary';
   disk: string;
+  /** The error that the disk failed with; '' unless it did. */
+  disk_reason: string;
   /** Path of the block device or NBD socket that is served now; null: none. */
   device: string | null;
   protocol: 'A' | 'C';
+  /** What an error of the disk does. */
+  on_io_error: 'detach' | 'pass-on' | 'suspend';
   size_bytes: number;
   chunk_bytes: number;
   /** I/O waits, and why. */
@@ -59,6 +63,10 @@ export interface VolumeJson {
     discards: number;
     read_bytes: number;
     written_bytes: number;
+    /** I/O on the disk or its metadata that failed, since the start. */
+    disk_errors: number;
+    /** Reads that the peer answered, for want of a disk here. */
+    remote_reads: number;
     requests_in_flight: number;
   };
   link: {
@@ -156,8 +164,10 @@ export function volumeJson(source: StatusSource): VolumeJson {
     node: config.local.name,
     role: native.role === 'primary' ? 'Primary' : 'Secondary',
     disk: native.disk,
+    disk_reason: native.diskReason,
     device: native.device === '' ? null : native.device,
     protocol: config.protocol,
+    on_io_error: config.onIoError,
     size_bytes: native.volumeBytes,
     chunk_bytes: native.chunkBytes,
     suspended: native.suspended,
@@ -177,6 +187,8 @@ export function volumeJson(source: StatusSource): VolumeJson {
       discards: native.discards,
       read_bytes: native.readBytes,
       written_bytes: native.writtenBytes,
+      disk_errors: native.diskErrors,
+      remote_reads: native.remoteReads,
       requests_in_flight: native.requestsInFlight,
     },
     link: {

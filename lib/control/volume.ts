@@ -301,9 +301,36 @@ export class ControlledVolume {
         this.setRecovery('');
       }
       const { native } = await this.context.replication.status(this.name);
+      // What waited has failed with the device: an error of the disk suspends nothing any more.
+      if (native.suspended && native.disk !== 'Diskless') {
+        await this.context.replication.resume(this.name);
+      }
       if (native.role === 'primary') await this.context.replication.demote(this.name);
       this.isServing = false;
       this.context.log.info({ volume: this.name }, 'secondary');
+    });
+  }
+
+  /**
+   * Lets suspended I/O go on.
+   * @throws SUSPENDED while it waits for something that only that something can end; NOT_SUSPENDED.
+   */
+  resume(): Promise<void> {
+    return this.inTurn(async () => {
+      this.refuseWhileClosing();
+      if (this.pending !== null) {
+        const message = `${this.name} stays suspended: ${this.recovery}; 'tidemark primary --force' lets its I/O go on all the same`;
+        throw new TidemarkError('SUSPENDED', message);
+      }
+      const { native } = await this.context.replication.status(this.name);
+      if (!native.suspended) {
+        throw new TidemarkError('NOT_SUSPENDED', `${this.name}: its I/O is not suspended`);
+      }
+      if (native.disk === 'Diskless') {
+        const message = `${this.name} stays suspended: ${native.suspendReason}; 'tidemark secondary --force' lets what waits fail`;
+        throw new TidemarkError('SUSPENDED', message);
+      }
+      await this.context.replication.resume(this.name);
     });
   }
 
@@ -316,9 +343,10 @@ export class ControlledVolume {
     const { replication, record } = this.context;
     const { native } = await replication.status(this.name);
     if (native.device === '') return false;
-    if (this.pending !== null && !force) {
+    if ((this.pending !== null || native.suspended) && !force) {
       // A device is synced before it goes, and that would wait for what is suspended.
-      const message = `${this.name} stays suspended: ${this.recovery}; --force takes its device away, and what waits on it fails`;
+      const why = this.recovery || native.suspendReason;
+      const message = `${this.name} stays suspended: ${why}; --force takes its device away, and what waits on it fails`;
       throw new TidemarkError('SUSPENDED', message);
     }
     await replication.stopFrontend(this.name, force);

@@ -7,6 +7,7 @@ import type {
   NativeStatus,
   NativeVolumeOptions,
   NbdOptions,
+  OnIoError,
   Protocol,
   UblkOptions,
 } from '../binding/native.ts';
@@ -25,6 +26,7 @@ export interface VolumeSpec {
   /** This node's name in the config. */
   node: string;
   native: NativeVolumeOptions;
+  onIoError: OnIoError;
   /** Where this node listens for peers; null: it only dials. */
   listen: { host: string; port: number } | null;
   peers: PeerSpec[];

@@ -17,6 +17,8 @@ export const SLOT_FULL_SYNC = 1 << 3;
 export const SLOT_PEER_PRIMARY = 1 << 4;
 /** The source offered its generation, and does not know whether the target took it over (R7). */
 export const SLOT_SYNC_ENDING = 1 << 5;
+/** The peer lost its disk and worked on this copy: it shares the current generation. */
+export const SLOT_SERVED = 1 << 6;
 
 /** Generations: none, and what `tidemark create` writes. */
 export const GENERATION_NONE = '0000000000000000';

@@ -18,6 +18,7 @@ import {
   SLOT_ALL_DIRTY,
   SLOT_FULL_SYNC,
   SLOT_PEER_PRIMARY,
+  SLOT_SERVED,
 } from './flags.ts';
 
 /** What one side tells of its copy. */
@@ -68,6 +69,16 @@ const isFresh = (copy: CopyState) =>
 const isInconsistent = (copy: CopyState) => copy.disk === 'Inconsistent';
 const isPrimary = (copy: CopyState) => copy.role === 'primary';
 const hasNoDisk = (copy: CopyState) => copy.disk === 'Diskless' || copy.disk === 'Failed';
+// Letting go of its disk, that node works on the peer's copy, and goes on as long as nobody else has changed it.
+const worksDiskless: Test = (mine, peer) =>
+  isPrimary(mine) && mine.disk === 'Diskless' && !isPrimary(peer) && !hasNoDisk(peer);
+const worksOnPeersCopy: Test = (mine, peer) =>
+  worksDiskless(mine, peer) &&
+  !isInconsistent(peer) &&
+  mine.current === peer.current &&
+  (peer.slotFlags & SLOT_SERVED) !== 0 &&
+  mine.slot >= 0 &&
+  peer.slot >= 0;
 const hasCrashed = (copy: CopyState) => (copy.flags & NODE_CRASHED_PRIMARY) !== 0;
 const isFullSync = (copy: CopyState) => (copy.slotFlags & SLOT_FULL_SYNC) !== 0;
 const isInvalidated = (copy: CopyState) =>
@@ -170,11 +181,30 @@ export const ROWS: readonly Row[] = [
     (mine, peer) =>
       `the chunk sizes differ: ${mine.chunkBytes} bytes here, ${peer.chunkBytes} bytes at the peer`,
   ),
+  ...both(
+    [13, 14],
+    worksOnPeersCopy,
+    [NOTHING, NOTHING],
+    [
+      "this node lost its disk and works on the peer's copy",
+      'the peer lost its disk and works on this copy',
+    ],
+  ),
+  ...both(
+    [15, 16],
+    worksDiskless,
+    [REFUSED, REFUSED],
+    [
+      "this node lost its disk, and the peer's copy is not the one that it worked on: make this node secondary, then repair or replace its disk and start its daemon again",
+      'the peer lost its disk, and this copy is not the one that it worked on: make the peer secondary, then repair or replace its disk and start its daemon again',
+    ],
+  ),
   ...one(
     4,
     (mine, peer) => hasNoDisk(mine) || hasNoDisk(peer),
     REFUSED,
-    (mine, peer) => `a disk is missing: ${mine.disk} here, ${peer.disk} at the peer`,
+    (mine, peer) =>
+      `a disk is missing (${mine.disk} here, ${peer.disk} at the peer): repair or replace it, and start that node's daemon again`,
   ),
   ...one(
     5,

@@ -87,7 +87,12 @@ const state = z.object({
   slotFlags: flags,
   dirtyChunks: count,
   discardMine: z.boolean(),
-  protocol: z.enum(['A', 'B', 'C']),
+  protocol: z.enum(['A', 'C'], {
+    error: ({ input }) =>
+      input === 'B'
+        ? "protocol 'B' is not implemented: set 'A' or 'C' on both nodes"
+        : "expected protocol 'A' or 'C'",
+  }),
   /** The sender only asks, and ends the handshake after the decision (R18). */
   probe: z.boolean(),
 });

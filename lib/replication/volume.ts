@@ -127,8 +127,8 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       volume.#nodeId = state.nodeId;
       volume.#role = state.role;
       volume.#promotion = new Promotion(state.nodeId);
-      const { peerTimeoutMs, pingIntervalMs } = spec;
-      volume.#native.setLimits({ peerTimeoutMs, pingIntervalMs });
+      const { peerTimeoutMs, pingIntervalMs, onIoError } = spec;
+      volume.#native.setLimits({ peerTimeoutMs, pingIntervalMs, onIoError });
     } catch (error) {
       await volume.#native.close(true);
       throw error;

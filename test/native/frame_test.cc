@@ -97,7 +97,7 @@ TEST_CASE("frame: what no sender makes is refused although its checksum is right
   const Bytes good = encoded(sample());
   CHECK(parsed(forged(good, 4, {0})) == FrameError::kType);
   CHECK(parsed(forged(good, 4, {3})) == FrameError::kType);
-  CHECK(parsed(forged(good, 4, {29})) == FrameError::kType);
+  CHECK(parsed(forged(good, 4, {35})) == FrameError::kType);
   CHECK(parsed(forged(good, 5, {64})) == FrameError::kReserved);
   CHECK(parsed(forged(good, 6, {1})) == FrameError::kReserved);
   CHECK(parsed(forged(good, 7, {1})) == FrameError::kReserved);

@@ -178,7 +178,7 @@ TEST_CASE("superblock: fields that cannot be right are refused although the chec
       {512, {0}, "slot 0 is in use but names no node"},
       {512, {0, 0, 0, 0xbb}, "itself"},
       {512, {2}, "same node as peer slot 0"},
-      {512 + 16, {0x41}, "flags 0x41"},
+      {512 + 16, {0x81}, "flags 0x81"},
       {512 + 20, {1}, "keeps zero"},
       {512 + 72, {1}, "keeps zero"},
       {512 + 128, {9}, "slot 1 is not in use"},

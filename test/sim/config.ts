@@ -39,6 +39,7 @@ export function makeConfig(plan: Plan, self: Named, nodes: readonly Named[]): Vo
   return {
     name: VOLUME,
     protocol: plan.protocol,
+    onIoError: 'pass-on',
     secret: plan.secret === null ? null : { value: plan.secret },
     chunkBytes: plan.chunkBytes,
     extentBytes: plan.extentBytes,

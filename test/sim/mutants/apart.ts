@@ -32,9 +32,9 @@ export const APART: readonly Mutant[] = [
     edits: [
       {
         file: ROLES,
-        within: 'void VolumeImpl::ensure_apart_generation()',
-        find: '++gate_commits; meta.commit([this](bool) { --gate_commits; drain_gate(); });',
-        replace: '',
+        within: 'bool VolumeImpl::make_generation(',
+        find: 'meta.commit(std::move(done));',
+        replace: 'done(true);',
       },
     ],
   },
@@ -127,9 +127,8 @@ export const APART: readonly Mutant[] = [
       {
         file: WRITES,
         within: 'void VolumeImpl::mark_absent(ByteRange range)',
-        find: '(sb().slots[slot].flags & kSlotInUse) != 0 && slot != link.slot',
-        replace:
-          '(sb().slots[slot].flags & kSlotInUse) != 0 && slot != link.slot && !link_active()',
+        find: '(sb().slots[slot].flags & kSlotInUse) != 0 && !follows',
+        replace: '(sb().slots[slot].flags & kSlotInUse) != 0 && !follows && !link_active()',
       },
     ],
   },

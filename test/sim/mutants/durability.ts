@@ -64,14 +64,8 @@ export const DURABILITY: readonly Mutant[] = [
       {
         file: RECEIVER,
         within: 'void VolumeImpl::epoch_flushed()',
-        find: `if (disk_state() == DiskState::kFailed) {
-          link_stop("the local disk failed");
-          return;
-        }`,
-        replace: `if (disk_state() == DiskState::kFailed) {
-          link_stop("the local disk failed");
-          return;
-        }
+        find: `if (broken()) return;`,
+        replace: `if (broken()) return;
         for (const ReceivedEpoch& epoch : link.epochs) {
           if (!epoch.closed || epoch.finished != epoch.started || epoch.failed) { break; }
           link.epoch_flush_upto = epoch.number;
@@ -122,7 +116,7 @@ export const DURABILITY: readonly Mutant[] = [
       {
         file: LINK,
         within: 'void VolumeImpl::append_sent(Write* write)',
-        find: `if (protocol == Protocol::kC) {
+        find: `if (protocol == Protocol::kC || diskless()) {
           write->epoch_wait = epoch;
           epoch_wait.push_back(write);
         }
@@ -171,7 +165,7 @@ export const DURABILITY: readonly Mutant[] = [
       {
         file: WRITES,
         within: 'void VolumeImpl::next_piece(Write* write)',
-        find: 'write->fua && write->kind != IoKind::kWrite && write->error == 0 && write->io.kind != IoKind::kFlush',
+        find: 'write->fua && write->kind != IoKind::kWrite && write->error == 0 && !diskless() && write->io.kind != IoKind::kFlush',
         replace: 'false',
       },
     ],
@@ -185,9 +179,9 @@ export const DURABILITY: readonly Mutant[] = [
     symptom: 'a power cut takes back writes from before a flush that succeeded',
     edits: [
       {
-        file: 'csrc/core/volume.cc',
+        file: 'csrc/core/disk_fault.cc',
         within: 'void VolumeImpl::flush_failed(',
-        find: 'meta.give_up(); disk_failed(std::string(whose) + " failed: " + std::strerror(-error));',
+        find: 'meta.give_up(); disk_fault(Fault::kFlush, std::string(whose) + " failed: " + std::strerror(-error));',
         replace:
           'emit(EventKind::kIoError, std::string(whose) + " failed: " + std::strerror(-error));',
       },
@@ -202,7 +196,7 @@ export const DURABILITY: readonly Mutant[] = [
     symptom: 'what the disk forgot differs from the peer, and no log names it',
     edits: [
       {
-        file: 'csrc/core/volume.cc',
+        file: 'csrc/core/disk_fault.cc',
         within: 'void VolumeImpl::flush_failed(',
         find: 'meta.give_up();',
         replace: '',

@@ -86,9 +86,9 @@ export const RESYNC: readonly Mutant[] = [
     symptom: 'the peer has what failed here: the chunk differs without a mark',
     edits: [
       {
-        file: 'csrc/core/writes.cc',
-        within: 'void VolumeImpl::piece_done(Write* write)',
-        find: 'if ((sb().slots[slot].flags & kSlotInUse) != 0) mark_range(slot, write->aligned);',
+        file: 'csrc/core/disk_fault.cc',
+        within: 'void VolumeImpl::local_write_failed(',
+        find: 'if (tracked(slot)) mark_range(slot, write->aligned);',
         replace: '',
       },
     ],

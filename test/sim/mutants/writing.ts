@@ -151,17 +151,9 @@ export const WRITING: readonly Mutant[] = [
       },
       {
         file: 'csrc/core/link.cc',
-        within: 'void VolumeImpl::pop_durable()',
-        find: 'log->release(first, last, ActivityLog::Hold::kPeer);',
-        replace:
-          'if (!durable.acknowledged) { log->release(first, last, ActivityLog::Hold::kPeer); }',
-      },
-      {
-        file: 'csrc/core/link.cc',
-        within: 'void VolumeImpl::forget_transfer_log()',
-        find: 'log->release(first, last, ActivityLog::Hold::kPeer);',
-        replace:
-          'if (!entry->acknowledged) { log->release(first, last, ActivityLog::Hold::kPeer); }',
+        within: 'void VolumeImpl::release_peer(',
+        find: 'if (!entry.in_log) return;',
+        replace: 'if (!entry.in_log || entry.acknowledged) return;',
       },
     ],
   },

@@ -12,6 +12,7 @@ import { fromRecord, toRecord } from '../../../lib/replication/rpc.ts';
 const spec = (backing: string): VolumeSpec => ({
   name: 'r0',
   node: 'alpha',
+  onIoError: 'pass-on',
   native: { name: 'r0', backing },
   listen: null,
   peers: [],

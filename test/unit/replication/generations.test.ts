@@ -11,6 +11,7 @@ import {
   SLOT_FULL_SYNC,
   SLOT_IN_USE,
   SLOT_PEER_PRIMARY,
+  SLOT_SERVED,
 } from '../../../lib/replication/flags.ts';
 import {
   type CopyState,
@@ -75,6 +76,8 @@ interface Case {
   reason?: RegExp;
 }
 
+const LOST: Partial<CopyState> = { role: 'primary', disk: 'Diskless' };
+
 const CASES: Case[] = [
   { name: 'itself', rule: 1, peer: { nodeId: 'a'.repeat(32) }, expect: REFUSED },
   {
@@ -91,7 +94,48 @@ const CASES: Case[] = [
     expect: REFUSED,
     reason: /(4096.*65536|65536.*4096)/,
   },
-  { name: 'no disk', rule: 4, peer: { disk: 'Diskless' }, expect: REFUSED },
+  { name: 'no disk', rule: 4, peer: { disk: 'Diskless' }, expect: REFUSED, reason: /repair/ },
+  { name: 'no disk, both', rule: 4, mine: LOST, peer: { disk: 'Failed' }, expect: REFUSED },
+  {
+    name: 'a primary that lost its disk, and the copy that it works on',
+    rule: 13,
+    mirror: 14,
+    mine: LOST,
+    peer: { slotFlags: SLOT_IN_USE | SLOT_SERVED, bitmap: B1, dirtyChunks: 5 },
+    expect: NOTHING,
+  },
+  {
+    name: 'the same, and the copy was told to be outdated',
+    rule: 13,
+    mirror: 14,
+    mine: LOST,
+    peer: { slotFlags: SLOT_IN_USE | SLOT_SERVED, disk: 'Outdated' },
+    expect: NOTHING,
+  },
+  {
+    name: 'a primary that lost its disk, and a copy that was changed meanwhile',
+    rule: 15,
+    mirror: 16,
+    mine: LOST,
+    peer: { current: C2, slotFlags: SLOT_IN_USE | SLOT_SERVED, history: past(C1) },
+    expect: REFUSED,
+    reason: /secondary/,
+  },
+  {
+    name: 'a primary that lost its disk, and a copy that it never worked on',
+    rule: 15,
+    mirror: 16,
+    mine: LOST,
+    expect: REFUSED,
+  },
+  {
+    name: 'a primary that lost its disk, and half a copy',
+    rule: 15,
+    mirror: 16,
+    mine: LOST,
+    peer: { slotFlags: SLOT_IN_USE | SLOT_SERVED, disk: 'Inconsistent' },
+    expect: REFUSED,
+  },
   {
     name: 'both Inconsistent',
     rule: 5,
@@ -419,16 +463,17 @@ function randomCopy(nodeId: string): CopyState {
   const generation = () => random.pick(generations);
   const roles: Role[] = ['primary', 'secondary', 'secondary'];
   const disks: DiskState[] = ['UpToDate', 'UpToDate', 'Consistent', 'Outdated', 'Inconsistent'];
+  const noDisks: DiskState[] = ['Failed', 'Diskless'];
   return copy(nodeId, {
     role: random.pick(roles),
-    disk: random.below(50) === 0 ? 'Failed' : random.pick(disks),
+    disk: random.below(50) === 0 ? random.pick(noDisks) : random.pick(disks),
     chunkBytes: random.below(50) === 0 ? 8192 : 4096,
     volumeBytes: random.below(50) === 0 ? 1 << 21 : 1 << 20,
     current: random.below(3) === 0 ? gen(2) : generation(),
     bitmap: generation(),
     history: past(...Array.from({ length: random.below(4) }, generation)),
     flags: random.below(64),
-    slotFlags: random.below(32),
+    slotFlags: random.below(128),
     dirtyChunks: random.pick([0, 0, 1, 256]),
     discardMine: random.below(4) === 0,
   });
@@ -451,11 +496,15 @@ test('both sides always find mirror images, and what must hold holds', () => {
     const [source, target] = mine.side === 'source' ? [a, b] : [b, a];
     if (mine.side !== 'none' && target.role === 'primary') assert.unreachable(where());
     if (mine.side !== 'none' && source.disk === 'Inconsistent') assert.unreachable(where());
+    const lost = [a, b].filter(({ disk }) => disk === 'Failed' || disk === 'Diskless');
+    if (lost.length > 0 && (mine.kind === 'sync' || lost[0]!.role !== 'primary')) {
+      assert.unreachable(where());
+    }
     if (mine.kind === 'none' && (a.disk === 'Inconsistent' || b.disk === 'Inconsistent')) {
       assert.unreachable(where());
     }
     if (a.role === 'primary' && b.role === 'primary') assert.unreachable(where());
-    if (a.current === b.current && mine.kind === 'none' && a.current > FRESH) {
+    if (lost.length === 0 && a.current === b.current && mine.kind === 'none' && a.current > FRESH) {
       if (a.dirtyChunks + b.dirtyChunks > 0) assert.unreachable(where());
     }
   }

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Handshake } from '../../../lib/replication/handshake.ts';
-import type { HelloMessage } from '../../../lib/replication/messages.ts';
+import { type HelloMessage, parseMessage } from '../../../lib/replication/messages.ts';
 import { ID_A, ID_B, nativeState, type Player, params, play, player, sent } from './duet.ts';
 
 const pair = (): [Player, Player] => [player('dialer'), player('listener')];
@@ -176,6 +176,16 @@ test('different protocols are named', () => {
   play(a, b);
   refusedWith(a, 'CONFIG', /A at 'alpha', C at 'beta'/);
   refusedWith(b, 'CONFIG', /'alpha'/);
+});
+
+test('protocol B is refused by name', () => {
+  const [a, b] = pair();
+  play(a, b);
+  const state = sent(a).find((each) => each.type === 'state')!;
+  assert.throws(
+    () => parseMessage(JSON.stringify({ ...state, protocol: 'B' })),
+    /'protocol': protocol 'B' is not implemented: set 'A' or 'C' on both nodes/,
+  );
 });
 
 test('the volume refuses: the dialer hears why, and the role of a listener it reached', () => {

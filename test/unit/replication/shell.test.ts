@@ -335,6 +335,7 @@ test('two volumes share one listening address', async () => {
   const spec = (node: StageNode, peer: StageNode) => ({
     name: 'r1',
     node: node.name,
+    onIoError: 'pass-on' as const,
     native: { name: 'r1', backing: '/nowhere' },
     listen: { host: '127.0.0.1', port: node.port },
     peers: [{ name: peer.name, host: '127.0.0.1', port: peer.port, protocol: 'C' as const }],

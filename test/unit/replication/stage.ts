@@ -54,6 +54,7 @@ export class StageNode {
     await this.host.open({
       name: 'r0',
       node: this.name,
+      onIoError: 'pass-on',
       native: { name: 'r0', backing: '/nowhere' },
       listen: { host: '127.0.0.1', port: this.port },
       peers: peers.map(({ name, port }) => ({ name, host: '127.0.0.1', port, protocol: 'C' })),

@@ -7,7 +7,7 @@ import { MIB, type Twin, Twins } from './twins.ts';
 const ROUNDS = 6;
 const WRITES_MAX = 16;
 const CRASH_CHECK_STEPS = 20;
-const PROTOCOLS = ['A', 'B', 'C'] as const;
+const PROTOCOLS = ['A', 'C', 'C'] as const;
 
 function options(seed: number): Partial<MachineOptions> {
   return {
@@ -19,7 +19,7 @@ function options(seed: number): Partial<MachineOptions> {
 }
 
 export class Ordeal extends Twins {
-  readonly #protocol: 'A' | 'B' | 'C';
+  readonly #protocol: 'A' | 'C';
   #stamp = 1;
 
   constructor(seed: number) {

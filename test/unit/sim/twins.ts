@@ -152,7 +152,7 @@ export class Twins {
   }
 
   /** What a handshake would agree on. `source` null: nothing to do. */
-  async link(source: Twin | null, full: boolean, protocol: 'A' | 'B' | 'C' = 'C'): Promise<void> {
+  async link(source: Twin | null, full: boolean, protocol: 'A' | 'C' = 'C'): Promise<void> {
     const { a, b } = this;
     const state = async (one: Twin, other: Twin) => {
       for (;;) {
