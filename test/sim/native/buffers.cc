@@ -1,5 +1,7 @@
 #include "buffers.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -13,7 +15,8 @@ namespace {
 constexpr uint8_t kSpoilt = 0xdb;
 constexpr size_t kSpoiltBytes = 16;  // of each sector: enough for its stamp to be wrong
 
-size_t rounded(size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+// Few sizes, so that what one size left serves the next.
+size_t rounded(size_t bytes) { return std::bit_ceil(std::max<size_t>(bytes, kPageBytes)); }
 
 // Kept for the next who wants that size: freeing large buffers gives their pages back to the
 // kernel, and having them again costs more than a write.
