@@ -24,7 +24,7 @@ import type {
 /** Loading includes starting a thread and compiling the script, which takes seconds on an emulated CPU. */
 export const LOAD_DEADLINE_MS = 30_000;
 /** A script that has not come to an end by then is told about: it may never do. */
-const LOAD_TOLD_MS = 5_000;
+const LOAD_TOLD_MS = 15_000;
 /** A script that wants more has a leak: on the heap, or in buffers, which are no part of it. */
 const HEAP_MIB_MAX = 256;
 const BUFFERS_BYTES_MAX = 256 * 1024 * 1024;
