@@ -25,7 +25,7 @@
 namespace tidemark::fuzz {
 namespace {
 
-constexpr uint64_t kSectors = kVolumeBytes / kSectorSize;
+constexpr uint64_t kSectors = kDeviceBytes / kSectorSize;  // the volume has fewer
 constexpr size_t kReceiveRingBytes = 4u << 20;
 // What one volume of this size and one link may have in memory beside its rings and buffers.
 constexpr size_t kMemoryBytesMax = 24u << 20;
@@ -291,8 +291,8 @@ class Hostile {
       case FrameType::kDiscard: {
         ++next_sequence_;
         ++epoch_writes_;
-        const bool fits = header.offset % kSectorSize == 0 && header.offset < kVolumeBytes &&
-                          header.length <= kVolumeBytes - header.offset &&
+        const bool fits = header.offset % kSectorSize == 0 && header.offset < node_.size() &&
+                          header.length <= node_.size() - header.offset &&
                           (header.type != FrameType::kData || payload_bytes == header.length);
         if (!fits || (header.flags & kFrameResync) == 0) break;
         for (uint64_t at = 0; at < header.length / kSectorSize; ++at) {
@@ -507,7 +507,7 @@ class Hostile {
       const uint64_t sectors = map()->chunk_bytes() / kSectorSize;
       for (uint64_t chunk = 0; chunk < marks_.size(); ++chunk) {
         if (!marks_[chunk] || map()->test(chunk)) continue;
-        const uint64_t end = std::min(kSectors, (chunk + 1) * sectors);
+        const uint64_t end = std::min(node_.size() / kSectorSize, (chunk + 1) * sectors);
         for (uint64_t sector = chunk * sectors; sector < end; ++sector) {
           check(durable_.test(sector) || received_.test(sector),
                 "a bit was cleared for what was never copied, or not said to be durable (R9, R17)");
