@@ -22,8 +22,8 @@ interface Kind {
 const SUPPRESSIONS = resolve('test/sanitizers');
 
 /**
- * A report must be found in the folder, not in an exit status: a program that is not ours (fio, mkfs) may have its own
- * leaks or races, and must not end with the sanitizer's status for them. So errors abort, and the rest says 0.
+ * A report must be found in the folder, not in an exit status: Node's own leaks and races must not end a daemon with the
+ * sanitizer's status for them. So errors abort, and the rest says 0.
  */
 const COMMON = { abort_on_error: 1, exitcode: 0, log_exe_name: 1, symbolize: 1 };
 

@@ -44,6 +44,15 @@ export class CommandError extends Error {
   }
 }
 
+/** Preloaded is the runtime of a sanitizer, which is for Node alone: other programs behave differently with it. */
+export function environmentOf(
+  argv: Argv,
+  added: Record<string, string> = {},
+): Record<string, string | undefined> {
+  const { LD_PRELOAD: preloaded, ...rest } = { ...process.env, ...added };
+  return argv[0] === process.execPath ? { ...rest, LD_PRELOAD: preloaded } : rest;
+}
+
 /** Runs a command to its end; rejects with CommandError unless it exits with 0 (or anyStatus) in time. */
 export function run(argv: Argv, options: CommandOptions = {}): Promise<CommandResult> {
   const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
@@ -52,7 +61,7 @@ export function run(argv: Argv, options: CommandOptions = {}): Promise<CommandRe
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0], argv.slice(1), {
       cwd: options.cwd,
-      env: { ...process.env, ...options.env },
+      env: environmentOf(argv, options.env),
       detached: true,
       stdio: ['pipe', 'pipe', 'pipe'],
     });

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { PATIENCE } from '../../../tools/patience.ts';
-import { type Argv, killGroup, waitChannel } from '../../command.js';
+import { type Argv, environmentOf, killGroup, waitChannel } from '../../command.js';
 import { type ScenarioContext, withDeadline } from './scenario.js';
 import { type WaitOptions, waitFor } from './wait.js';
 
@@ -40,7 +40,7 @@ export class Daemon {
     // It dies with this process, however that ends; its pid is the program's own.
     this.child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
       cwd: options.cwd,
-      env: { ...process.env, ...options.env },
+      env: environmentOf(argv, options.env),
       detached: true, // Its own process group, so that its children go with it.
       stdio: ['ignore', 'pipe', 'pipe'],
     });
