@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds everything native under one sanitizer and runs the suites with it: C++ and TypeScript unit
-# tests, and the end-to-end tests over NBD, whose daemons load the add-on under the sanitizer.
+# tests, some seeds of the simulator, and the end-to-end tests over NBD, whose daemons load the add-on
+# under the sanitizer.
 #
 #   scripts/sanitize.sh address|undefined|thread [arguments of test/run.ts]
 #

@@ -11,8 +11,9 @@
 //   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
 //
 // Without a suite, all of them. --match runs only the unit and e2e files whose path contains the text.
-// With --sanitizer: native, unit and e2e, each with the build under that sanitizer; what it reports about
-// any process of ours is a failure (tools/sanitizer.ts). scripts/sanitize.sh makes that build.
+// With --sanitizer: native, unit, e2e and some seeds of the simulator, each with the build under that
+// sanitizer; what it reports about any process of ours is a failure (tools/sanitizer.ts).
+// scripts/sanitize.sh makes that build.
 // Each program gets a process group that ends with it, and a TMPDIR that is removed after it. A program
 // that crashes, hangs, leaves processes behind or runs no test is one failure more. The last line is
 // 'N passed, N failed'; the exit status is 1 if anything failed. scripts/test.sh prepares the checkout.
@@ -90,7 +91,9 @@ function tidemarkUnit(build: string, args: readonly string[] = []): Program {
   };
 }
 
-const SUITES: Record<string, (choice: Choice) => Promise<Program[]>> = {
+type Suite = (choice: Choice) => Promise<Program[]>;
+
+const SUITES: Record<string, Suite> = {
   lint: async () => [
     {
       name: 'lint',
@@ -155,8 +158,19 @@ const SUITES: Record<string, (choice: Choice) => Promise<Program[]>> = {
   ],
 };
 
-/** Of those above; the others have nothing native, or build it themselves. */
-const UNDER_SANITIZERS = ['native', 'unit', 'e2e'];
+/** Only with --sanitizer. */
+const SANITIZED_SUITES: Record<string, Suite> = {
+  ...SUITES,
+  sim: async () => [
+    {
+      name: 'test/sim',
+      command: process.execPath,
+      args: [...NODE_TS, 'test/sim/main.ts', '--seeds', '100', '--start', '1'],
+      limitMs: 5 * MINUTE_MS,
+      read: readPlainCounts,
+    },
+  ],
+};
 
 /** Of one report, in the summary. */
 const REPORT_CHARS_MAX = 6_000;
@@ -229,7 +243,8 @@ async function runSuite(
     remarks: [],
   };
   const start = performance.now();
-  const programs = await SUITES[name]!({ match, sanitizer });
+  const suites = sanitizer === null ? SUITES : SANITIZED_SUITES;
+  const programs = await suites[name]!({ match, sanitizer });
   if (programs.length === 0) {
     result.failed += 1;
     result.remarks.push(match === '' ? 'no test files' : `no test files match '${match}'`);
@@ -285,7 +300,7 @@ if (values.sanitizer !== undefined) {
   if (!isSanitizer(values.sanitizer)) refuse('sanitizer', values.sanitizer, SANITIZERS);
   sanitizer = new Sanitizer(values.sanitizer);
 }
-const known = sanitizer === null ? Object.keys(SUITES) : UNDER_SANITIZERS;
+const known: readonly string[] = sanitizer?.suites ?? Object.keys(SUITES);
 for (const name of positionals) if (!known.includes(name)) refuse('suite', name, known);
 
 const results: SuiteResult[] = [];

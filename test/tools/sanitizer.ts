@@ -64,6 +64,8 @@ export class Sanitizer {
   /** Where scripts/setup.sh puts the build. */
   readonly build: string;
   readonly patience: number;
+  /** Of test/run.ts; the others have nothing native, or build it themselves. */
+  readonly suites: readonly string[];
   readonly unitArguments: readonly string[];
   readonly #kind: Kind;
 
@@ -72,6 +74,8 @@ export class Sanitizer {
     this.build = `build/${name}`;
     this.#kind = KINDS[name];
     this.patience = this.#kind.patience;
+    // The simulator is one thread, too.
+    this.suites = name === 'thread' ? ['native', 'unit', 'e2e'] : ['native', 'unit', 'sim', 'e2e'];
     this.unitArguments = this.#kind.unitArguments ?? [];
   }
 
