@@ -140,6 +140,24 @@ export class Checks {
     }
   }
 
+  /** R7: a write or flush completed; without whom, it has a generation of its own, durably. */
+  completed(node: SimNode, linkSlot: number): void {
+    const { nodes } = this.#sim;
+    if (linkSlot >= 0 && nodes.length === 2) return;
+    const mine = node.machine.durableCurrent();
+    for (const other of nodes) {
+      const { nodeId } = other.machine;
+      const theirs = other.status?.current ?? other.machine.durableCurrent();
+      if (other === node || theirs !== mine) continue;
+      const slot = node.status?.peers.find((peer) => peer.nodeId === nodeId)?.slot;
+      if (slot === undefined || slot === linkSlot) continue;
+      throw new Violation(
+        'apart',
+        `R7: something completed at ${node.name} without ${other.name}, and ${other.name} has its durable generation ${mine}; ${this.describeNodes()}`,
+      );
+    }
+  }
+
   /** R18: a recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
     const { network, nodes, disturbedUs } = this.#sim;

@@ -78,6 +78,8 @@ export interface SimCompletion {
   id: number;
   /** 0 or -errno. */
   result: number;
+  /** Slot of the peer that the volume was linked with then; -1: none. */
+  linkSlot: number;
   /** Of a read that went well, for each sector: the stamp found, 0 = zeroes, -1 = torn or foreign content. */
   stamps?: Float64Array;
 }
@@ -109,6 +111,7 @@ interface NativeMachine {
   replaceDisk(): void;
   readStamps(offset: number, length: number, durable: boolean): Float64Array;
   counters(): SimCounters;
+  durableCurrent(): string;
   dump(): string;
   dispose(): void;
 }
@@ -299,6 +302,11 @@ export class SimMachine {
 
   counters(): SimCounters {
     return this.#native.counters();
+  }
+
+  /** The generation, in 16 hex digits, that would be the current one after a power cut now. */
+  durableCurrent(): string {
+    return this.#native.durableCurrent();
   }
 
   /** Gives its memory back at once; nothing of it may be used afterwards, and nothing comes of what its daemon still waits for. */

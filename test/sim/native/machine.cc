@@ -118,6 +118,20 @@ std::string Machine::dump() {
   return dump_metadata(area, layout_.bytes());
 }
 
+uint64_t Machine::durable_current() const {
+  uint64_t current = kGenerationNone;
+  uint64_t serial = 0;
+  for (const uint32_t copy : {0u, 1u}) {
+    const uint64_t page = meta_offset_ / kPageBytes + layout_.superblock_block(copy);
+    const std::span<const uint8_t, kBlockSize> block(meta().durable().at(page).bytes(), kBlockSize);
+    const SuperblockParse parse = parse_superblock(block);
+    if (parse.error != SuperblockError::kNone || parse.superblock.serial < serial) continue;
+    current = parse.superblock.current;
+    serial = parse.superblock.serial;
+  }
+  return current;
+}
+
 // Garbage over one block that was written. Of the log never the newest block: its loss looks like
 // a torn tail, and no format could tell (R15).
 std::string Machine::rot(RotKind kind) {

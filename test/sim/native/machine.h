@@ -82,6 +82,8 @@ class Machine {
   std::string rot(RotKind kind);
   void replace_disk();
   std::string dump();
+  // The generation that would be the current one after a power cut now; none without metadata.
+  uint64_t durable_current() const;
 
   Random random;
   Faults faults;

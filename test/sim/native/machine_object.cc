@@ -6,6 +6,7 @@
 
 #include "addon/volume_object.h"
 #include "addon/words.h"
+#include "core/hex.h"
 #include "inside.h"
 #include "opening.h"
 #include "process.h"
@@ -88,6 +89,7 @@ Napi::Function MachineObject::define(Napi::Env env) {
                          InstanceMethod("replaceDisk", &MachineObject::replace_disk),
                          InstanceMethod("readStamps", &MachineObject::read_stamps),
                          InstanceMethod("counters", &MachineObject::counters),
+                         InstanceMethod("durableCurrent", &MachineObject::durable_current),
                          InstanceMethod("dump", &MachineObject::dump),
                          InstanceMethod("dispose", &MachineObject::dispose),
                      });
@@ -235,6 +237,8 @@ Napi::Value MachineObject::completions(const Napi::CallbackInfo& info) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("id", Napi::Number::New(env, static_cast<double>(answer.id)));
     object.Set("result", Napi::Number::New(env, answer.result));
+    const bool linked = answer.link_slot != kNoSlot;
+    object.Set("linkSlot", Napi::Number::New(env, linked ? answer.link_slot : -1.0));
     if (answer.read) object.Set("stamps", make_stamps(env, answer.stamps));
     array.Set(count++, object);
   }
@@ -365,6 +369,10 @@ Napi::Value MachineObject::counters(const Napi::CallbackInfo& info) {
   set("sendRingUsed", process != nullptr ? process->send_used() : 0);
   set("transferWrites", volume != nullptr ? volume->transfer.count() : 0);
   return object;
+}
+
+Napi::Value MachineObject::durable_current(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), hex(machine_->durable_current()));
 }
 
 Napi::Value MachineObject::dump(const Napi::CallbackInfo& info) {

@@ -42,6 +42,7 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
   Napi::Value replace_disk(const Napi::CallbackInfo& info);
   Napi::Value read_stamps(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
+  Napi::Value durable_current(const Napi::CallbackInfo& info);
   Napi::Value dump(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 

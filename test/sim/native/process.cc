@@ -431,7 +431,9 @@ void Process::come_late(const Io& io) {
 // --- the core's side ---
 
 void Process::complete(Request* request) {
-  if (const std::string wrong = requests_.complete(request); !wrong.empty())
+  const VolumeImpl* inner = volume();
+  const uint32_t slot = inner != nullptr && inner->link_active() ? inner->link.slot : kNoSlot;
+  if (const std::string wrong = requests_.complete(request, slot); !wrong.empty())
     machine_.violate(wrong);
 }
 

@@ -94,7 +94,7 @@ std::string Requests::judge(Entry& entry) {
   return {};
 }
 
-std::string Requests::complete(Request* request) {
+std::string Requests::complete(Request* request, uint32_t link_slot) {
   const auto same = [&](const std::unique_ptr<Entry>& entry) { return &entry->request == request; };
   const auto found = std::find_if(all_.begin(), all_.end(), same);
   if (found == all_.end()) {
@@ -107,6 +107,7 @@ std::string Requests::complete(Request* request) {
   Answered answer;
   answer.id = entry.id;
   answer.result = request->result;
+  answer.link_slot = link_slot;
   answer.read = entry.ask.op == Op::kRead && request->result == 0;
   if (answer.read) {
     answer.stamps.reserve(entry.ask.length / kSectorBytes);

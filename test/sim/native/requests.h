@@ -30,6 +30,7 @@ struct Answered {
   int32_t result = 0;
   bool read = false;  // and it went well: stamps has one for each sector
   std::vector<int64_t> stamps;
+  uint32_t link_slot = kNoSlot;  // of the peer that was linked then
 };
 
 class Requests {
@@ -41,7 +42,7 @@ class Requests {
   // The request to hand to the volume.
   Request* make(const Ask& ask, uint64_t id);
   // What is wrong with this completion, or nothing.
-  std::string complete(Request* request);
+  std::string complete(Request* request, uint32_t link_slot);
   // What is wrong with one of the requests that were completed before, another one at each call, or
   // nothing.
   std::string check_completed();
