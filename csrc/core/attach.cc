@@ -37,11 +37,12 @@ MetadataError io_error(const char* what, int error) {
   return {"METADATA_IO", std::string(what) + " failed: " + std::strerror(-error)};
 }
 
-std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layout,
+// `first`: the copy that is written first. The other one must hold until that is durable (R14).
+std::optional<MetadataError> write_superblock(MetadataIo& io, const Layout& layout, uint32_t first,
                                               Superblock* sb) {
   ++sb->serial;
   const Buffer buffer = make_buffer(1);
-  for (uint32_t copy = 0; copy < 2; ++copy) {  // R14: one copy, durable, then the other
+  for (const uint32_t copy : {first, 1 - first}) {
     encode_superblock(*sb, copy, block_at(buffer, 0));
     if (const int error =
             io.write(layout.superblock_block(copy) * kBlockSize, buffer.get(), kBlockSize);
@@ -186,11 +187,12 @@ std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& s
       return io_error("flushing the metadata area", error);
   }
   Superblock sb = superblock;
-  return write_superblock(io, layout, &sb);
+  return write_superblock(io, layout, 0, &sb);
 }
 
 std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes, Superblock* out,
-                                             std::vector<std::string>* warnings) {
+                                             std::vector<std::string>* warnings,
+                                             uint32_t* best_copy) {
   if (area_bytes < 2 * kBlockSize)
     return MetadataError{"METADATA_BLANK", "the metadata area is too small to hold anything"};
   const Buffer buffer = make_buffer(2);
@@ -232,6 +234,7 @@ std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes
                           "); the other one counts and it is written anew");
     }
     *out = parsed[best].superblock;
+    if (best_copy != nullptr) *best_copy = static_cast<uint32_t>(best);
     return std::nullopt;
   }
   const int named = parsed[0].error == SuperblockError::kBlank ? 1 : 0;
@@ -245,7 +248,8 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
                                              std::unique_ptr<Attachment>* out) {
   auto attachment = std::make_unique<Attachment>();
   Superblock& sb = attachment->superblock;
-  if (auto error = read_superblock(io, area_bytes, &sb, &attachment->warnings)) return error;
+  uint32_t best = 0;
+  if (auto error = read_superblock(io, area_bytes, &sb, &attachment->warnings, &best)) return error;
   attachment->layout = make_layout(sb.geometry);
   const Layout& layout = attachment->layout;
   if (layout.bytes() > area_bytes) {
@@ -314,7 +318,7 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
   if (auto error = write_stale_maps(io, *attachment)) return error;
   sb.log_start_number = attachment->log_next_number;
   sb.flags |= kNodeAttached;
-  if (auto error = write_superblock(io, layout, &sb)) return error;
+  if (auto error = write_superblock(io, layout, 1 - best, &sb)) return error;
   if (ring_unusable) {
     // All dirty is durable now. Without this, what is damaged would be found, and everything
     // marked, at every attach.

@@ -43,9 +43,10 @@ std::optional<MetadataError> create_metadata(MetadataIo& io, const Superblock& s
                                              const Layout& layout, bool zeroed);
 
 // Read one good superblock from the two places where the copies can be (copy 1's place is
-// `area_bytes` - 4 KiB).
+// `area_bytes` - 4 KiB); `best_copy`: which one that was.
 std::optional<MetadataError> read_superblock(MetadataIo& io, uint64_t area_bytes, Superblock* out,
-                                             std::vector<std::string>* warnings);
+                                             std::vector<std::string>* warnings,
+                                             uint32_t* best_copy = nullptr);
 
 // Read all, replay every non-empty log ring (R13), make the result durable, mark the node as
 // attached.

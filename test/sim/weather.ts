@@ -219,6 +219,8 @@ export class Weather {
 
   #rot(node: SimNode): void {
     const { random, trace } = this.#sim;
+    // One block in a life of the daemon, which mends it: nothing holds when both copies of the superblock rot.
+    if (!node.running) return;
     this.#crash(node, 'process');
     const what = random.pick(['map', 'log', 'superblock'] as const);
     trace.add(node.name, `rot: ${node.machine.rot(what)}`);
