@@ -62,6 +62,8 @@ export class ControlledVolume {
   private closing = false;
   private wakeRecovery: (() => void) | null = null;
   private recoveryLoop: Promise<void> = Promise.resolve();
+  /** Why what waits is not to go on, whatever the peers say now; null: nothing. */
+  private overtaken: string | null = null;
   /** Why recovery has not let I/O go on; '' when it has. */
   private recovery = '';
 
@@ -137,6 +139,10 @@ export class ControlledVolume {
         { volume: this.name },
         `taking over /dev/ublkb${waiting.id} from a daemon that died`,
       );
+      // A peer was told of the crash meanwhile: this copy has been a secondary since (rule 40 of the decision).
+      if (!report.crashedPrimary) {
+        this.overtaken = `what waits on /dev/ublkb${waiting.id} may be older than the data: since its daemon died, this node was linked as secondary`;
+      }
       const frontend = frontendSpec(this.name, this.config.local.frontend!, waiting.id);
       await this.recover({ frontend, device: `/dev/ublkb${waiting.id}` });
       return;
@@ -224,8 +230,9 @@ export class ControlledVolume {
     if (!force) {
       const reason = await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout);
       if (this.closing) return;
-      if (reason !== null) {
-        this.setRecovery(reason);
+      const objection = reason ?? this.overtaken;
+      if (objection !== null) {
+        this.setRecovery(objection);
         return;
       }
     }

@@ -16,7 +16,7 @@
  */
 import type { NativeHandshakeState, NativeLinkParams, Protocol, Role } from '../binding/native.ts';
 import { checkProof, type LinkEnd, linkIncarnation, makeProof, type Transcript } from './auth.ts';
-import { GENERATION_JUST_CREATED, GENERATION_NONE } from './flags.ts';
+import { GENERATION_JUST_CREATED, GENERATION_NONE, SLOT_PEER_PRIMARY } from './flags.ts';
 import { type CopyState, type Decision, decide, isMirror } from './generations.ts';
 import {
   type DecisionMessage,
@@ -141,6 +141,11 @@ export class Handshake {
 
   get peerRole(): Role | null {
     return this.#peer?.role ?? null;
+  }
+
+  /** Of all primaries that the peer knows of, this node was the last: what it holds came from here. */
+  get wasLastPrimary(): boolean {
+    return ((this.#peer?.slotFlags ?? 0) & SLOT_PEER_PRIMARY) !== 0;
   }
 
   /** The dialer begins. */

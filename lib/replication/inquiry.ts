@@ -15,6 +15,17 @@ export class Inquiry {
   /** What speaks against going on, by peer; null: nothing. */
   readonly #objections = new Map<string, string | null>();
 
+  /** A peer whose writes this copy took over since the process began. */
+  #followed: string | null = null;
+
+  /**
+   * This secondary follows the peer from now on, which is primary, or was since this node was. What waits here since a crash is older than
+   * what comes from there, also when the peer is secondary again, or gone.
+   */
+  follows(peer: string): void {
+    this.#followed = peer;
+  }
+
   /** What was heard earlier does not count, but for the peer that is linked. */
   begin(linked: string | null): void {
     for (const peer of this.#objections.keys()) {
@@ -30,6 +41,9 @@ export class Inquiry {
 
   /** Undefined: not every one of these peers was heard yet. */
   answer(peers: readonly string[]): string | null | undefined {
+    if (this.#followed !== null) {
+      return `what waits here is older than what came from '${this.#followed}' meanwhile`;
+    }
     let all = true;
     for (const peer of peers) {
       const objection = this.#objections.get(peer);

@@ -306,6 +306,9 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     this.#book.met(peer, handshake.peerId);
     this.#promotion.linkUp(handshake.peerId, handshake.peerRole ?? 'secondary');
     this.#inquiry.heard(peer, handshake.decision, handshake.peerRole);
+    const getsWrites = handshake.decision?.side === 'target' && !handshake.wasLastPrimary;
+    const isBehind = handshake.peerRole === 'primary' || getsWrites;
+    if (isBehind && this.#role !== 'primary') this.#inquiry.follows(peer);
     this.#link.start(session);
     this.#apply(this.#links.linked(id, this.#now()));
     this.#changes.wake();
@@ -516,6 +519,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     if (answer) this.#link.answer(answer);
     if (verdict) this.#verdict = verdict;
     if (message.type === 'role' && message.role !== before) {
+      if (message.role === 'primary') this.#inquiry.follows(session.peer);
       const text = `the peer is ${message.role}`;
       this.#emit({ kind: 'link-state', peer: session.peer, text });
     }

@@ -392,7 +392,7 @@ test('status of a replication worker that is stuck is what was known last, and s
   };
   assert.ok((await daemon.status()).volumes[0]!.status_age_ms >= 1000);
   const { replication, volumes } = await daemon.status();
-  assert.match(replication.problem, /has not answered for 1\.\d s/);
+  assert.match(replication.problem, /has not answered for \d+\.\d s/);
   assert.is(volumes[0]!.name, 'r0');
   // Nobody else adds a question to those that wait.
   const before = asked;
@@ -483,6 +483,20 @@ test('R18: a device whose I/O recovery keeps suspended is taken away by force on
   assert.equal(fake.calls.slice(-3), ['stopFrontend r0 force', 'resume r0', 'demote r0']);
   client.close();
   await daemon.stop(false);
+});
+
+test('R18: what waits since before this node was linked as secondary goes on by force only', async () => {
+  // The mark of a crash as primary is gone once a peer was told of it.
+  const { daemon, fake, path } = crashed(true, { crashed: true, crashedPrimary: false });
+  await daemon.start();
+  const [r0] = (await daemon.status()).volumes;
+  assert.match(r0!.suspend_reason, /may be older than the data/);
+  assert.not(fake.calls.includes('resume r0'));
+  const client = await ControlClient.connect(path);
+  await client.call('primary', { force: true });
+  assert.ok(fake.calls.includes('resume r0'));
+  client.close();
+  await daemon.stop(true);
 });
 
 test('R18: a promotion that is refused is tried again, and said in status until then', async () => {
