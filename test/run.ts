@@ -6,6 +6,7 @@
 //   native  tidemark-unit, the C++ unit tests
 //   memory  the same, built under the address and the undefined-behaviour sanitizer
 //   unit    test/unit/**/*.test.ts, in one process
+//   sim     test/sim/main.ts, the simulator, with 500 seeds
 //   fuzz    test/fuzz/main.ts, each fuzz target for a few seconds from its corpus
 //   e2e     test/e2e/**/*.test.ts, each file a process with its own time limit
 //   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
@@ -129,6 +130,17 @@ const SUITES: Record<string, Suite> = {
       },
     ];
   },
+  sim: async () => [
+    {
+      name: 'test/sim',
+      command: process.execPath,
+      // The copy that has the mutants, of which none is chosen.
+      args: [...NODE_TS, 'build/sim/test/sim/main.ts', '--seeds=500', '--start=1'],
+      limitMs: 15 * MINUTE_MS,
+      read: readPlainCounts,
+      needs: 'build/sim/test/sim/main.ts',
+    },
+  ],
   fuzz: async () => [
     {
       name: 'test/fuzz',

@@ -389,13 +389,14 @@ export class Model {
     if (!copy.whole || copy.lineage === null) return;
     const demand = kind === 'power' ? 'durable' : 'there';
     const name = this.#world.names[node]!;
-    checkCopy(`a ${kind} crash`, node, name, copy.lineage, this.#world.stamps(node), demand);
+    const stamps = this.#world.stamps(node);
+    checkCopy(`a ${kind} crash`, node, name, copy.lineage, stamps, demand);
     if (kind === 'process') return;
     // What was only in the cache is promised no longer; and what its own primary lost is nobody's any more.
     for (const write of copy.lineage.writes) {
       if (write.durable[node] === undefined) delete write.there[node];
     }
-    if (copy.lineage.owner === node) this.#begin(node, this.#world.stamps(node), false);
+    if (copy.lineage.owner === node) this.#begin(node, stamps, false);
   }
 }
 

@@ -14,6 +14,7 @@ import type { Replication } from '../../lib/replication/api.ts';
 import { ReplicationHost } from '../../lib/replication/host.ts';
 import type { Address } from '../../lib/replication/transport.ts';
 import { makeConfig } from './config.ts';
+import type { Lineage } from './lineage.ts';
 import { SimMachine, type SimRequest } from './machine.ts';
 import type { Pending } from './model.ts';
 import { type Observer, observed } from './observe.ts';
@@ -55,11 +56,20 @@ export class SimNode {
   serving = false;
   /** Requests of the device that no daemon has completed: submitted again to the next one. */
   waiting: SimRequest[] = [];
+  /** What the volume was when they were submitted first; null: none of them came again. */
+  waitedFor: Lineage | null = null;
   readonly pending = new Map<number, Pending>();
   /** The config was changed since the daemon was started. */
   stale = false;
   /** Told to stay alone, or to yield; by command. */
   alone = false;
+  /**
+   * A flush of this disk failed once. What the disk forgot then cannot be known (R11), so that nothing is promised of it after a power cut
+   * until it is replaced: it has none any more.
+   */
+  flushFailed = false;
+  /** A superblock copy was damaged, so that the other one alone may be left. */
+  rotten = false;
   /** Promoted with force since this daemon was started. */
   forced = false;
   readonly #sim: Simulation;
@@ -216,7 +226,8 @@ export class SimNode {
   }
 
   /** The daemon is killed, or the machine loses its power. */
-  crash(kind: 'process' | 'power'): void {
+  crash(wanted: 'process' | 'power'): void {
+    const kind = this.flushFailed ? 'process' : wanted;
     if (kind === 'power') this.up = false;
     const daemon = this.#daemon;
     if (daemon !== null) daemon.life.alive = false;
@@ -235,6 +246,7 @@ export class SimNode {
     // The kernel keeps a ublk device and what waits on it, unless the machine went down with it.
     if (this.#plan.frontend === 'ublk' && this.serving && kind === 'process') {
       this.waiting.push(...[...this.pending.values()].map(({ request }) => request));
+      this.waitedFor ??= this.#sim.model.copy(this.index).lineage;
     }
     if (kind === 'power') {
       this.device = null;
@@ -256,6 +268,8 @@ export class SimNode {
   replaceDisk(): void {
     this.machine.replaceDisk();
     this.replacements += 1;
+    this.flushFailed = false;
+    this.rotten = false;
     this.name = nameOf(this.index, this.replacements);
     this.device = null;
     this.noted = null;
@@ -366,6 +380,7 @@ export class SimNode {
 
   #onEvent(daemon: Daemon, { kind, text }: NativeEvent): void {
     this.#trace(`native ${kind} ${text}`);
+    if (kind === 'ioError' && text.includes('flush')) this.flushFailed = true;
     if (kind !== 'syncFinished' || daemon.params?.side !== 'target') return;
     const { peerId, incarnation } = daemon.params;
     const peer = this.#sim.nodeById(peerId);
@@ -377,6 +392,7 @@ export class SimNode {
     this.#trace(path === null ? 'frontend stopped' : `serves ${path}`);
     if (this.#plan.frontend === 'nbd') return;
     const again = recovered ? this.#random.shuffled(this.waiting) : [];
+    if (again.length === 0) this.waitedFor = null;
     this.waiting = [];
     if (path === null) this.device = null;
     else if (!recovered) {

@@ -19,6 +19,8 @@ import { Workload } from './workload.ts';
 const STEPS_MAX = 150_000;
 /** Turns of the loops after one step; more is a livelock. */
 const ROUNDS_MAX = 2_000;
+/** The script looks every so many steps whether what it waits for has come. */
+const LOOK_STEPS = 16;
 const NO_LINK: LinkView = { id: 0, peer: -1, inStep: false, connected: false, active: false };
 
 interface Waiter {
@@ -238,7 +240,7 @@ export class Simulation {
       first!.run();
       return true;
     }
-    if (this.step % 4 !== 0) return false;
+    if (this.step % LOOK_STEPS !== 0) return false;
     const ready = this.#waiters.findIndex((waiter) => waiter.ready());
     if (ready < 0) return false;
     const [waiter] = this.#waiters.splice(ready, 1);
@@ -328,8 +330,8 @@ export class Simulation {
       this.#touched[node.index] = true;
     }
     if (nextUs === Number.POSITIVE_INFINITY) {
-      // Only the script can go on; it looks at every fourth step.
-      this.step += 3 - (this.step % 4);
+      // Only the script can go on.
+      this.step += LOOK_STEPS - 1 - (this.step % LOOK_STEPS);
       return false;
     }
     this.time.nowUs = Math.max(this.time.nowUs, nextUs);

@@ -223,6 +223,7 @@ export class Weather {
     if (!node.running) return;
     this.#crash(node, 'process');
     const what = random.pick(['map', 'log', 'superblock'] as const);
+    if (what === 'superblock') node.rotten = true;
     trace.add(node.name, `rot: ${node.machine.rot(what)}`);
   }
 }
