@@ -198,17 +198,18 @@ void VolumeImpl::pump_served_reads() {
   }
 }
 
+// As drop_tasks() does, and for its reasons.
 bool VolumeImpl::drop_served_reads() {
-  for (auto read = served_reads.begin(); read != served_reads.end();) {
-    if (read->step == ServedRead::Step::kReading) {
-      ++read;
-      continue;
-    }
-    host.buffer_put(read->buffer, read->aligned.length);
-    const bool locked = read->step == ServedRead::Step::kLocking;
-    std::list<ServedRead> one;
-    one.splice(one.begin(), served_reads, read++);
-    if (locked) locks.release(&one.front().lock);
+  std::list<ServedRead> dropped;
+  for (auto it = served_reads.begin(); it != served_reads.end();) {
+    const auto read = it++;
+    if (read->step == ServedRead::Step::kReading) continue;
+    read->lock.granted = [](void*, RangeLock*) {};
+    dropped.splice(dropped.end(), served_reads, read);
+  }
+  for (ServedRead& read : dropped) {
+    if (read.step == ServedRead::Step::kLocking) locks.release(&read.lock);
+    host.buffer_put(read.buffer, read.aligned.length);
   }
   return served_reads.empty();
 }

@@ -228,18 +228,17 @@ void VolumeImpl::void_tasks(ByteRange range) {
 // The link is gone: tasks whose read is under way stay until it ends.
 bool VolumeImpl::drop_tasks() {
   // Releasing a lock may start what waited for it, and end up here again: take the tasks off the
-  // list first.
+  // list first, and let none of them start any more.
   std::list<SyncTask> dropped;
   for (auto it = link.tasks.begin(); it != link.tasks.end();) {
     const auto task = it++;
-    if (task->step != SyncTask::Step::kReading) {
-      dropped.splice(dropped.end(), link.tasks, task);
-    }
+    if (task->step == SyncTask::Step::kReading) continue;
+    task->lock.granted = [](void*, RangeLock*) {};
+    dropped.splice(dropped.end(), link.tasks, task);
   }
-  // Those that wait for a lock first: none of them is to get it any more.
-  for (const SyncTask::Step step : {SyncTask::Step::kLocking, SyncTask::Step::kWaiting}) {
-    for (SyncTask& task : dropped) {
-      if (task.step == step) locks.release(&task.lock);
+  for (SyncTask& task : dropped) {
+    if (task.step == SyncTask::Step::kLocking || task.step == SyncTask::Step::kWaiting) {
+      locks.release(&task.lock);
     }
   }
   for (const SyncTask& task : dropped) {
