@@ -3,6 +3,7 @@
 import { strict as assert } from 'node:assert';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ControlClient } from '../../lib/control/client.ts';
 import type { StatusJson } from '../../lib/control/status.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { assertBetween, assertStatusShape } from './checks.ts';
@@ -136,9 +137,11 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
         const { alpha, beta } = cluster;
         const working = await startLoad(cluster);
         await assertGrowth(t, alpha, GROWTH_BYTES_MAX, async () => {
+          const control = await ControlClient.connect(alpha.socket);
+          t.undo('close the control connection', () => control.close());
           const trouble = await Trouble.make(t, cluster, alpha, 'main', { blockMs });
           // Its answer comes when it is over.
-          const late = alpha.call<StatusJson>('status');
+          const late = control.call<StatusJson>('status');
           for (let part = 0; part < 4; part += 1) {
             await working.load.more(place.blocks / 4);
             assert.equal((await beta.status()).peers[0]!.connection, 'Connected');
