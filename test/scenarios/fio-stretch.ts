@@ -11,6 +11,8 @@ export interface StretchOptions {
   offset: number;
   bytes: number;
   seed: number;
+  /** Writes a second, of each writer; without it as many as can be. */
+  rate?: number;
 }
 
 type FioOptions = Record<string, string | number | boolean>;
@@ -25,12 +27,13 @@ export class FioStretch {
   constructor(t: ScenarioContext, name: string, device: FioOptions, options: StretchOptions) {
     this.t = t;
     this.name = name;
-    const { offset, bytes, seed } = options;
+    const { offset, bytes, seed, rate } = options;
     const share = Math.floor(bytes / WRITERS / 4096) * 4096;
     this.options = {
       ...{ offset, offset_increment: share, size: share, numjobs: WRITERS, randseed: seed },
       ...{ rw: 'randwrite', bsrange: '4k-32k', iodepth: 1, fsync: 16 },
       ...{ verify: 'crc32c', verify_fatal: 1 },
+      ...(rate === undefined ? {} : { rate_iops: `,${rate}` }),
     };
     this.run = startFio(t, name, {
       ...device,

@@ -147,14 +147,18 @@ export class Kills {
   private async startWriters(): Promise<void> {
     this.device ??= await this.primary.open();
     this.stretches += 1;
+    // What is written has to be read again, for which the emulated machine has little time.
+    const isSlow = this.place.kind === 'ublk';
     const { writes } = (await this.primary.status()).io;
     this.fio = new FioStretch(this.t, `stretch${this.stretches}`, await this.primary.fio(), {
       ...{ offset: 0, bytes: FIO_BYTES, seed: this.seed + this.stretches },
+      ...(isSlow ? { rate: 20 } : {}),
     });
     await this.primary.until('writes of fio', ({ io }) => io.writes > writes + FIO_BEGUN_WRITES);
     const first = FIO_EXTENTS * CHUNKS_PER_EXTENT;
     const count = this.ledger.blocks - first;
-    this.load = this.ledger.load(this.device, { first, count, depth: 8, flushEvery: 32 });
+    const stride = isSlow ? 16 : 1;
+    this.load = this.ledger.load(this.device, { first, count, stride, depth: 8, flushEvery: 32 });
   }
 
   /** Ends them and verifies at the primary of now. `broken`: their device may have gone away under them. */

@@ -2,4 +2,4 @@
 import { killScenario } from '../../scenarios/kill-rounds.js';
 import { ublkPlace } from '../../scenarios/place.js';
 
-export default killScenario(ublkPlace, { kills: 30, rounds: 14, seed: 30, long: true });
+export default killScenario(ublkPlace, { kills: 30, rounds: 7, seed: 3687, long: true });
