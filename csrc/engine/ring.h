@@ -5,11 +5,11 @@
 // loses completions (NODROP). user_data is a Completion*; entries without one complete silently.
 #pragma once
 
-#include <linux/io_uring.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+
+#include "vendor/linux/io_uring.h"
 
 namespace tidemark {
 

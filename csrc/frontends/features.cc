@@ -1,6 +1,5 @@
 #include "frontends/features.h"
 
-#include <linux/io_uring.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "engine/ring.h"
 #include "frontends/ublk_control.h"
 #include "frontends/ublk_params.h"
+#include "vendor/linux/io_uring.h"
 
 namespace tidemark {
 namespace {
