@@ -275,6 +275,7 @@ export class SimNode {
     this.noted = null;
     this.waiting = [];
     this.#sim.model.diskReplaced(this.index);
+    this.#sim.duties.isCurrent(this);
     this.#trace(`has a new disk, and is ${this.name} from now on`);
     for (const other of this.#sim.nodes) if (other !== this) other.stale = true;
   }
@@ -332,7 +333,9 @@ export class SimNode {
 
   #observer(daemon: Daemon): Observer {
     const { model } = this.#sim;
+    const { duties } = this.#sim;
     let demotedFrom = model.view(this.index);
+    let demotedUs = 0;
     let wasInconsistent = false;
     const { index } = this;
     const check = (work: () => void) => this.#sim.check(work);
@@ -352,9 +355,15 @@ export class SimNode {
         if (peer && side === 'target') check(() => model.becomesTarget(index, peer.index));
       },
       starting: (params) => check(() => this.#sim.linkStarting(this, params)),
-      started: ({ incarnation }) => this.#trace(`link started, incarnation ${incarnation}`),
+      started: ({ incarnation, side }) => {
+        this.#trace(`link started, incarnation ${incarnation}`);
+        if (side === 'none') duties.isCurrent(this);
+      },
       before: (what) => {
-        if (what === 'demote') demotedFrom = model.view(index);
+        if (what === 'demote') {
+          demotedFrom = model.view(index);
+          demotedUs = this.#sim.disturbedUs;
+        }
         if (what === 'promote') wasInconsistent = daemon.native!.status().disk === 'Inconsistent';
       },
       after: (what, force, error) => {
@@ -362,9 +371,13 @@ export class SimNode {
         this.#trace(`${what}${force ? ' with force' : ''}: ${result}`);
         if (error !== null) return;
         check(() => {
-          if (what === 'promote') model.promoted(index, force, force && wasInconsistent);
-          else if (what === 'demote') model.demoted(index, demotedFrom);
-          else if (what === 'invalidate') model.invalidated(index);
+          if (what === 'promote') {
+            duties.promoted(this, force);
+            model.promoted(index, force, force && wasInconsistent);
+          } else if (what === 'demote') {
+            duties.demoted(this, demotedFrom, demotedUs);
+            model.demoted(index, demotedFrom);
+          } else if (what === 'invalidate') model.invalidated(index);
           else this.#sim.resumed(this);
         });
       },
@@ -375,6 +388,7 @@ export class SimNode {
       frontendKept: () => {
         this.serving = true;
       },
+      toldPeer: () => duties.toldPeer(this),
     };
   }
 
@@ -382,6 +396,7 @@ export class SimNode {
     this.#trace(`native ${kind} ${text}`);
     if (kind === 'ioError' && text.includes('flush')) this.flushFailed = true;
     if (kind !== 'syncFinished' || daemon.params?.side !== 'target') return;
+    this.#sim.duties.isCurrent(this);
     const { peerId, incarnation } = daemon.params;
     const peer = this.#sim.nodeById(peerId);
     if (peer) this.#sim.check(() => this.#sim.model.synced(this.index, peer.index, incarnation));

@@ -24,6 +24,8 @@ export interface Observer {
   /** The frontend is going to be stopped; `frontend` tells how that ended. */
   frontendStopping(): void;
   frontendKept(): void;
+  /** outdatePeer succeeded. */
+  toldPeer(): void;
 }
 
 export type RoleCall = 'promote' | 'demote' | 'invalidate' | 'resume';
@@ -81,7 +83,10 @@ function open(
     invalidate: (peerId) => role('invalidate', false, () => native.invalidate(peerId)),
     suspend: (why) => native.suspend(why),
     resume: () => role('resume', false, () => native.resume()),
-    outdatePeer: () => native.outdatePeer(),
+    outdatePeer: async () => {
+      await native.outdatePeer();
+      observer.toldPeer();
+    },
     startNbd: (nbd) => frontend(native.startNbd(nbd), false),
     startUblk: (ublk) => frontend(native.startUblk(ublk), ublk.recover === true),
     stopFrontend: async (force) => {

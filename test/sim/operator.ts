@@ -69,10 +69,15 @@ export class Operator {
     return done;
   }
 
-  disconnect(node: SimNode): Promise<boolean> {
+  async disconnect(node: SimNode): Promise<boolean> {
+    const { model, duties } = this.#sim;
     node.alone = true;
     this.#sim.disturbed();
-    return this.command(node, 'disconnect', () => node.replication?.disconnect(VOLUME));
+    const { disturbedUs } = this.#sim;
+    const before = model.view(node.index);
+    const done = await this.command(node, 'disconnect', () => node.replication?.disconnect(VOLUME));
+    if (done) this.#sim.check(() => duties.disconnected(node, before, disturbedUs));
+    return done;
   }
 
   invalidate(node: SimNode): Promise<boolean> {

@@ -4,6 +4,7 @@
  */
 import type { NativeLinkParams } from '../../lib/binding/native.ts';
 import { Checks } from './checks.ts';
+import { Duties } from './duties.ts';
 import type { SimCompletion, SimRequest } from './machine.ts';
 import { type LinkView, Model } from './model.ts';
 import { SimNetwork } from './network.ts';
@@ -42,6 +43,7 @@ export class Simulation {
   readonly model: Model;
   readonly workload: Workload;
   readonly checks: Checks;
+  readonly duties = new Duties(this);
   step = 0;
   /** Applications send requests. */
   working = false;
@@ -220,6 +222,7 @@ export class Simulation {
 
   resumed(node: SimNode): void {
     this.checks.resumed(node);
+    this.duties.resumed(node);
   }
 
   // --- the scheduler ---

@@ -30,6 +30,9 @@ const MIXED: Weights = {
   invalidate: 1,
   rot: 0.5,
   mood: 3,
+  'promote-both': 0.5,
+  'changed-mind': 0.3,
+  usurped: 1,
 };
 
 interface Theme {
@@ -43,7 +46,18 @@ const THEMES: Record<ThemeName, Theme> = {
   calm: { weather: { mood: 1, fin: 1, 'clean-restart': 1, failover: 1, kill: 1 }, everySteps: 800 },
   'log-thrash': { weather: { ...LINK_FAULTS, ...CRASHES, mood: 2 }, everySteps: 400 },
   'crash-in-resync': { weather: { ...CRASHES, reset: 2, 'lost-tail': 2 }, everySteps: 100 },
-  failovers: { weather: { failover: 8, ...CRASHES, promote: 3, demote: 2 }, everySteps: 150 },
+  failovers: {
+    weather: {
+      failover: 8,
+      ...CRASHES,
+      promote: 3,
+      demote: 2,
+      disconnect: 2,
+      usurped: 5,
+      'promote-both': 3,
+    },
+    everySteps: 150,
+  },
   'split-brain': {
     weather: {
       partition: 4,
@@ -52,6 +66,8 @@ const THEMES: Record<ThemeName, Theme> = {
       'discard-mine': 2,
       demote: 2,
       kill: 1,
+      'changed-mind': 4,
+      usurped: 2,
     },
     everySteps: 150,
   },
@@ -70,6 +86,7 @@ const THEMES: Record<ThemeName, Theme> = {
       'read-errors': 2,
       'flush-errors': 2,
       'meta-errors': 2,
+      'apart-with-bad-metadata': 2,
       hang: 1,
       kill: 1,
       reset: 1,

@@ -1,4 +1,6 @@
 /** Faults and commands, as chance and the theme have them. Each undoes itself after a while; the operator starts again what is down. */
+
+import { EPISODES, Episodes } from './episodes.ts';
 import { type DiskFaults, NO_FAULTS } from './machine.ts';
 import type { SimNode } from './node.ts';
 import type { Operator } from './operator.ts';
@@ -34,6 +36,7 @@ export const EVENTS = [
   'replace-disk',
   'rot',
   'mood',
+  ...EPISODES,
 ] as const;
 export type WeatherEvent = (typeof EVENTS)[number];
 export type Weights = Partial<Record<WeatherEvent, number>>;
@@ -41,33 +44,35 @@ export type Weights = Partial<Record<WeatherEvent, number>>;
 export class Weather {
   readonly #sim: Simulation;
   readonly operator: Operator;
-  #over = false;
+  readonly #episodes: Episodes;
+  over = false;
 
   constructor(sim: Simulation, operator: Operator) {
     this.#sim = sim;
     this.operator = operator;
+    this.#episodes = new Episodes(sim, this);
   }
 
   /** No more of it. What is under way undoes itself. */
   end(): void {
-    this.#over = true;
+    this.over = true;
   }
 
   /** One event after the other, about every so many steps. */
   async blow(weights: Weights, everySteps: number): Promise<void> {
     const { random } = this.#sim;
-    while (!this.#over) {
+    while (!this.over) {
       await this.#sim.steps(random.between(1, 2 * everySteps));
-      if (!this.#over) this.happen(random.weighted(weights));
+      if (!this.over) this.happen(random.weighted(weights));
     }
   }
 
   /** Daemons that are down are started again after a while. */
   async keepUp(): Promise<void> {
     const { random, nodes } = this.#sim;
-    while (!this.#over) {
+    while (!this.over) {
       await this.#sim.steps(random.between(20, 300));
-      if (this.#over) return;
+      if (this.over) return;
       const node = random.pick(nodes);
       this.operator.restart(node);
       // A node that is to be alone is so for a while only; a failed disk is noticed by somebody.
@@ -111,29 +116,29 @@ export class Weather {
         return;
       case 'kill':
       case 'power-cut':
-        this.#crash(random.oneIn(2) ? primary : node, event === 'kill' ? 'process' : 'power');
+        this.crash(random.oneIn(2) ? primary : node, event === 'kill' ? 'process' : 'power');
         break;
       case 'kill-both':
       case 'power-cut-both':
-        for (const each of nodes) this.#crash(each, event === 'kill-both' ? 'process' : 'power');
+        for (const each of nodes) this.crash(each, event === 'kill-both' ? 'process' : 'power');
         break;
       case 'hang':
-        this.#faults(node, { hang: true }, 600);
+        this.faults(node, { hang: true }, 600);
         break;
       case 'data-errors':
-        this.#faults(node, { dataWriteErrorOneIn: random.pick([3, 30]) }, 300);
+        this.faults(node, { dataWriteErrorOneIn: random.pick([3, 30]) }, 300);
         break;
       case 'read-errors':
-        this.#faults(node, { dataReadErrorOneIn: random.pick([3, 30]) }, 300);
+        this.faults(node, { dataReadErrorOneIn: random.pick([3, 30]) }, 300);
         break;
       case 'flush-errors':
-        this.#faults(node, { dataFlushErrorOneIn: 3, metaFlushErrorOneIn: 10 }, 200);
+        this.faults(node, { dataFlushErrorOneIn: 3, metaFlushErrorOneIn: 10 }, 200);
         break;
       case 'meta-errors':
-        this.#faults(node, { metaWriteErrorOneIn: 5, metaReadErrorOneIn: 5 }, 200);
+        this.faults(node, { metaWriteErrorOneIn: 5, metaReadErrorOneIn: 5 }, 200);
         break;
       case 'no-buffers':
-        this.#faults(node, { noBufferOneIn: random.pick([2, 10]) }, 400);
+        this.faults(node, { noBufferOneIn: random.pick([2, 10]) }, 400);
         break;
       case 'clean-restart':
         void node.stop();
@@ -168,6 +173,8 @@ export class Weather {
       case 'mood':
         this.#sim.workload.mood = makeMood(this.#sim.plan, random);
         return;
+      default:
+        void this.#episodes.play(event);
     }
     this.#sim.disturbed();
   }
@@ -179,7 +186,7 @@ export class Weather {
     });
   }
 
-  #faults(node: SimNode, faults: Partial<DiskFaults>, stepsMax: number): void {
+  faults(node: SimNode, faults: Partial<DiskFaults>, stepsMax: number): void {
     const { machine } = node;
     machine.faults = { ...machine.faults, ...faults };
     this.#undo(stepsMax, () => {
@@ -188,7 +195,7 @@ export class Weather {
     });
   }
 
-  #crash(node: SimNode, kind: 'process' | 'power'): void {
+  crash(node: SimNode, kind: 'process' | 'power'): void {
     const { checks, nodes } = this.#sim;
     if (node.state === 'off' && !node.up) return;
     for (const other of nodes) {
@@ -203,7 +210,7 @@ export class Weather {
     const to = random.pick(nodes.filter((node) => node !== from));
     if (random.oneIn(3)) {
       await this.#sim.steps(1);
-      this.#crash(from, random.oneIn(2) ? 'process' : 'power');
+      this.crash(from, random.oneIn(2) ? 'process' : 'power');
       await this.#sim.steps(random.between(1, 200));
     } else await this.operator.demote(from, false);
     await this.operator.promote(to, false);
@@ -213,7 +220,7 @@ export class Weather {
     // The other copy must be worth something, or all is lost by decision.
     const other = this.#sim.nodes.find((each) => each !== node)!;
     if (other.status?.disk !== 'UpToDate') return;
-    this.#crash(node, 'power');
+    this.crash(node, 'power');
     node.replaceDisk();
   }
 
@@ -221,7 +228,7 @@ export class Weather {
     const { random, trace } = this.#sim;
     // One block in a life of the daemon, which mends it: nothing holds when both copies of the superblock rot.
     if (!node.running) return;
-    this.#crash(node, 'process');
+    this.crash(node, 'process');
     const what = random.pick(['map', 'log', 'superblock'] as const);
     if (what === 'superblock') node.rotten = true;
     trace.add(node.name, `rot: ${node.machine.rot(what)}`);

@@ -1,0 +1,123 @@
+/** What role changes, recovery and the orderly end of a link owe the other copy (R18). */
+import { SLOT_PEER_OUTDATED } from '../../lib/replication/flags.ts';
+import type { Lineage } from './lineage.ts';
+import { NEVER } from './lineage.ts';
+import type { LinkView } from './model.ts';
+import type { SimNode } from './node.ts';
+import type { Simulation } from './simulation.ts';
+import { Violation } from './violation.ts';
+
+/** A peer that has so long to answer answers, when nothing is wrong. */
+const ANSWER_MS = 1000;
+
+export class Duties {
+  readonly #sim: Simulation;
+  /** Nodes that were told that they are going to be outdated, and have said yes. */
+  readonly #outdated = new Set<SimNode>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  /** Nothing is wrong, or has gone wrong since then. */
+  #isCalm(sinceUs: number, nodes: readonly SimNode[]): boolean {
+    const { disturbedUs, network, plan } = this.#sim;
+    if (disturbedUs !== sinceUs || !network.healthy) return false;
+    if (plan.policy.selectPeers === 'function' && plan.policy.nobodyOneIn > 0) return false;
+    return nodes.every(({ running, stale, machine, startedUs }) => {
+      const { sendRingBytes: _send, receiveRingBytes: _receive, ...faults } = machine.faults;
+      return running && !stale && startedUs <= sinceUs && Object.values(faults).every((on) => !on);
+    });
+  }
+
+  // --- outdating ---
+
+  /** A primary has told its peer, and goes on alone. */
+  toldPeer(node: SimNode): void {
+    const peer = this.#sim.nodeById(node.linkParams?.peerId ?? '');
+    const slot = node.status?.peers.find(({ nodeId }) => nodeId === peer?.machine.nodeId);
+    if (peer && slot && (slot.flags & SLOT_PEER_OUTDATED) !== 0) this.#outdated.add(peer);
+  }
+
+  /** It has, or is going to have, what its peer has. */
+  isCurrent(node: SimNode): void {
+    this.#outdated.delete(node);
+  }
+
+  /** A command to disconnect has ended. */
+  disconnected(node: SimNode, before: LinkView, sinceUs: number): void {
+    const peer = this.#sim.nodes[before.peer];
+    if (!node.primary || !before.inStep || peer === undefined) return;
+    if (!this.#isCalm(sinceUs, [node, peer]) || this.#outdated.has(peer)) return;
+    throw new Violation(
+      'outdated',
+      `${node.name}, which is primary, has disconnected, and ${peer.name} was not told that it is outdated; ${this.#describe()}`,
+    );
+  }
+
+  // --- roles ---
+
+  promoted(node: SimNode, force: boolean): void {
+    const { model, nodes } = this.#sim;
+    const link = model.view(node.index);
+    const peer = nodes[link.peer];
+    if (link.active && peer?.primary && model.view(peer.index).id === link.id) {
+      throw new Violation(
+        'roles',
+        `${node.name} became primary, linked with ${peer.name}, which is primary`,
+      );
+    }
+    if (!force && this.#outdated.has(node)) {
+      throw new Violation(
+        'outdated',
+        `${node.name} became primary without force, and knows that it is outdated`,
+      );
+    }
+    this.#outdated.delete(node);
+  }
+
+  demoted(node: SimNode, before: LinkView, sinceUs: number): void {
+    const peer = this.#sim.nodes[before.peer];
+    if (!before.inStep || peer === undefined || node.alone || peer.alone) return;
+    if (!this.#isCalm(sinceUs, [node, peer])) return;
+    const now = this.#sim.model.view(node.index);
+    if (now.id === before.id) return;
+    throw new Violation(
+      'demotion',
+      `${node.name} was demoted in peace, and has lost its link with ${peer.name}; ${this.#describe()}`,
+    );
+  }
+
+  /** A recovered daemon let its I/O go on. */
+  resumed(node: SimNode): void {
+    const { network, nodes, disturbedUs, plan, model } = this.#sim;
+    if (!node.serving || node.forced || node.alone) return;
+    if (!network.healthy || node.startedUs <= disturbedUs) return;
+    if (plan.timeouts.recoveryTimeout < ANSWER_MS) return;
+    for (const other of nodes) {
+      if (other === node || !other.running || other.alone || other.startedUs > node.startedUs)
+        continue;
+      const { lineage, whole, yields } = model.copy(other.index);
+      if (!whole || yields || lineage === null || other.status?.disk !== 'UpToDate') continue;
+      if (!isApart(lineage, model.copy(node.index).lineage)) continue;
+      throw new Violation(
+        'recovery',
+        `${node.name} lets its I/O go on though ${other.name}, within reach, was written without it in ${lineage.name}; ${this.#describe()}`,
+      );
+    }
+  }
+
+  #describe(): string {
+    return this.#sim.checks.describeNodes();
+  }
+}
+
+/** Something that is no part of `mine` was written in `theirs`. */
+function isApart(theirs: Lineage, mine: Lineage | null): boolean {
+  const ancestors = new Set<Lineage>();
+  for (let at = mine; at !== null; at = at.parent) ancestors.add(at);
+  for (let at: Lineage | null = theirs; at !== null && !ancestors.has(at); at = at.parent) {
+    if (at.writes.some(({ completed, failed }) => completed !== NEVER && !failed)) return true;
+  }
+  return false;
+}

@@ -1,0 +1,99 @@
+/** Sequences of faults and commands that chance alone would seldom put together. */
+import type { SimNode } from './node.ts';
+import type { Simulation } from './simulation.ts';
+import type { Weather } from './weather.ts';
+
+export const EPISODES = [
+  'promote-both',
+  'changed-mind',
+  'usurped',
+  'apart-with-bad-metadata',
+] as const;
+export type EpisodeName = (typeof EPISODES)[number];
+
+export class Episodes {
+  readonly #sim: Simulation;
+  readonly #weather: Weather;
+
+  constructor(sim: Simulation, weather: Weather) {
+    this.#sim = sim;
+    this.#weather = weather;
+  }
+
+  async play(name: EpisodeName): Promise<void> {
+    const [one, other] = this.#sim.random.shuffled(this.#sim.nodes) as [SimNode, SimNode];
+    switch (name) {
+      case 'promote-both':
+        return await this.#promoteBoth(one, other);
+      case 'changed-mind':
+        return await this.#changedMind(one, other);
+      case 'usurped':
+        return await this.#usurped(one, other);
+      case 'apart-with-bad-metadata':
+        return await this.#apartWithBadMetadata(one, other);
+    }
+  }
+
+  /** Between two steps of a sequence; false: the weather is over. */
+  async #pause(stepsMax: number): Promise<boolean> {
+    await this.#sim.steps(this.#sim.random.between(1, stepsMax));
+    return !this.#weather.over;
+  }
+
+  #cut(one: SimNode, other: SimNode): void {
+    this.#sim.network.cut(one.index, other.index);
+    this.#sim.disturbed();
+  }
+
+  #heal(): void {
+    this.#sim.network.heal();
+    this.#sim.disturbed();
+  }
+
+  /** Two that are linked and secondary are promoted at the same moment. */
+  async #promoteBoth(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    for (const node of [one, other]) if (node.primary) await operator.demote(node, false);
+    if (!(await this.#pause(100))) return;
+    await Promise.all([operator.promote(one, false), operator.promote(other, false)]);
+  }
+
+  /** In a split brain one side is told to yield; before they meet it is promoted again, and written. */
+  async #changedMind(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    this.#cut(one, other);
+    await Promise.all([operator.promote(one, false), operator.promote(other, false)]);
+    if (await this.#pause(300)) await operator.demote(other, false);
+    if (!this.#weather.over) await operator.connect(other, true);
+    if (await this.#pause(50)) await operator.promote(other, false);
+    if (await this.#pause(300)) await operator.demote(other, false);
+    this.#heal();
+  }
+
+  /** A primary is killed; its peer is promoted in its place, and written; then the killed one is started again. */
+  async #usurped(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    const { random } = this.#sim;
+    if (other.primary) await operator.demote(other, false);
+    if (!one.primary) await operator.promote(one, false);
+    const split = random.oneIn(3);
+    if (split) this.#cut(one, other);
+    if (split && (await this.#pause(200))) await operator.promote(other, false);
+    if (!(await this.#pause(200))) return this.#heal();
+    this.#weather.crash(one, 'process');
+    this.#sim.disturbed();
+    if (!split) await operator.promote(other, false);
+    if ((await this.#pause(300)) && random.oneIn(2)) await operator.demote(other, false);
+    this.#heal();
+    await this.#pause(4);
+    operator.restart(one);
+  }
+
+  /** The link breaks while the metadata of the primary cannot be written. */
+  async #apartWithBadMetadata(one: SimNode, other: SimNode): Promise<void> {
+    const primary = [one, other].find((node) => node.primary) ?? one;
+    this.#weather.faults(primary, { metaWriteErrorOneIn: 2 }, 100);
+    this.#sim.network.break('rst');
+    this.#sim.disturbed();
+  }
+}
