@@ -13,6 +13,8 @@ export interface ModelWorld {
   /** The node's own link as it sees it now. */
   link(node: number): LinkView;
   primary(node: number): boolean;
+  /** A daemon has the volume open. */
+  open(node: number): boolean;
   /** Requests of the node's device that have not completed. */
   pending(node: number): Iterable<Pending>;
 }
@@ -360,7 +362,8 @@ export class Model {
   synced(target: number, source: number, linkId: number): void {
     const copy = this.#copies[target]!;
     this.#tick += 1;
-    const lineage = this.#lineageOf(source);
+    // A source that died meanwhile may hold what never went over the link.
+    const lineage = this.#world.open(source) ? this.#lineageOf(source) : copy.pending;
     if (lineage === null) return;
     this.#follow(target, lineage);
     copy.yields = false;

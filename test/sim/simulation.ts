@@ -72,6 +72,7 @@ export class Simulation {
       differing: (a, b) => this.checks.differingSectors(this.nodes[a]!, this.nodes[b]!),
       link: (node) => this.#linkView(this.nodes[node]!),
       primary: (node) => this.nodes[node]!.primary,
+      open: (node) => this.nodes[node]!.machine.open,
       pending: (node) => this.nodes[node]!.pending.values(),
     });
     for (let index = 0; index < this.plan.nodes; index++) {
