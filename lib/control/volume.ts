@@ -225,7 +225,13 @@ export class ControlledVolume {
       }
     }
     if (native.device === '' && pending.frontend !== null) {
-      record.write(await replication.startFrontend(this.name, pending.frontend));
+      try {
+        record.write(await replication.startFrontend(this.name, pending.frontend));
+      } catch (error) {
+        if ((error as TidemarkError).code !== 'UBLK_GONE') throw error;
+        await this.letGo((error as Error).message);
+        return;
+      }
     }
     if (!force) {
       const reason = await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout);
@@ -240,6 +246,19 @@ export class ControlledVolume {
     this.pending = null;
     this.setRecovery('');
     log.info({ volume: this.name }, `recovered: I/O on ${pending.device} goes on`);
+  }
+
+  /** The daemon died while its device was being made or taken away: nobody waits for anything. */
+  private async letGo(why: string): Promise<void> {
+    const { replication, record, log } = this.context;
+    record.remove();
+    this.pending = null;
+    this.recovers = false;
+    this.setRecovery('');
+    await replication.resume(this.name);
+    await replication.demote(this.name);
+    this.isServing = false;
+    log.warn({ volume: this.name }, `${why}; the volume is secondary`);
   }
 
   /** Role changes one after another. */

@@ -427,6 +427,33 @@ test('R18: after a crash the device is taken over, peers are asked, and then I/O
   await daemon.stop(true);
 });
 
+const HALF_STOPPED = new TidemarkError(
+  'UBLK_GONE',
+  'ublk device 5 was stopped, and is now deleted',
+);
+
+test('a device that was being taken away when its daemon died is let go: the volume is secondary', async () => {
+  const { daemon, fake, runFolder } = crashed();
+  fake.failures.set('startFrontend', HALF_STOPPED);
+  await daemon.start();
+  assert.equal(fake.calls.slice(3), ['startFrontend r0 ublk recover', 'resume r0', 'demote r0']);
+  const [r0] = (await daemon.status()).volumes;
+  assert.equal([r0!.role, r0!.suspended, r0!.device], ['Secondary', false, null]);
+  assert.not(existsSync(join(runFolder, 'd.r0.ublk')));
+  await daemon.stop(false);
+});
+
+test('... and served anew when the daemon is told to be primary', async () => {
+  const h = harness([volume(UBLK)], { primary: true });
+  mkdirSync(join(h.sysfs, 'ublkc5'));
+  writeFileSync(join(h.runFolder, 'd.r0.ublk'), '5\n');
+  h.fake.attach = { crashed: true, crashedPrimary: true };
+  h.fake.failures.set('startFrontend', HALF_STOPPED);
+  await h.daemon.start();
+  assert.equal(h.fake.calls.slice(5), ['demote r0', 'promote r0', 'startFrontend r0 ublk']);
+  await h.daemon.stop(false);
+});
+
 test('R18: what a peer says against it keeps I/O suspended, and it goes on when that has cleared', async () => {
   const { daemon, fake, path } = crashed();
   fake.peerAnswers.push('beta is primary');
