@@ -22,6 +22,31 @@ uint32_t VolumeImpl::find_slot(const Uuid& peer) const {
   return kNoSlot;
 }
 
+namespace {
+
+// As the superblock keeps a name: cut at a character, padded with zeroes.
+struct SlotName {
+  char text[sizeof PeerSlot::name] = {};
+  explicit SlotName(const std::string& name) {
+    size_t bytes = std::min(name.size(), sizeof text - 1);
+    while (bytes > 0 && bytes < name.size() && (name[bytes] & 0xc0) == 0x80) --bytes;
+    std::memcpy(text, name.data(), bytes);
+  }
+};
+
+}  // namespace
+
+uint32_t VolumeImpl::find_slot_named(const std::string& name) const {
+  const SlotName wanted(name);
+  if (wanted.text[0] == 0) return kNoSlot;
+  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+    if (tracked(slot) && std::memcmp(sb().slots[slot].name, wanted.text, sizeof wanted.text) == 0) {
+      return slot;
+    }
+  }
+  return kNoSlot;
+}
+
 HandshakeState VolumeImpl::handshake_state(const Uuid& peer) const {
   HandshakeState out;
   out.serial = state_serial;
@@ -82,8 +107,18 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   uint32_t slot = find_slot(params.peer_id);
   bool commit = false;
   if (slot == kNoSlot) {
-    slot = 0;
-    while (slot < layout().geometry.peer_slots && tracked(slot)) ++slot;
+    // A blank disk in the place of one that was lost: what the old one lacked is of no interest any
+    // more, and should it come back it finds its name taken (R8).
+    slot = find_slot_named(params.peer_name);
+    const bool blank = params.side == SyncSide::kSource && params.full &&
+                       params.peer_current == kGenerationJustCreated;
+    if (slot == kNoSlot) {
+      slot = 0;
+      while (slot < layout().geometry.peer_slots && tracked(slot)) ++slot;
+    } else if (!blank) {
+      done(-EINVAL, "the slot of that name belongs to another identity");
+      return;
+    }
     if (slot >= layout().geometry.peer_slots) {
       done(-ENOSPC,
            "all " + std::to_string(layout().geometry.peer_slots) + " peer slots are in use");
@@ -101,12 +136,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   PeerSlot& peer = peer_slot(slot);
   DirtyMap& map = *attachment->maps[slot];
   const PeerSlot before = peer;
-  std::memset(peer.name, 0, sizeof peer.name);
-  size_t name_bytes = std::min(params.peer_name.size(), sizeof peer.name - 1);
-  while (name_bytes > 0 && name_bytes < params.peer_name.size() &&
-         (params.peer_name[name_bytes] & 0xc0) == 0x80)
-    --name_bytes;
-  std::memcpy(peer.name, params.peer_name.data(), name_bytes);
+  std::memcpy(peer.name, SlotName(params.peer_name).text, sizeof peer.name);
   peer.last_generation = params.peer_current;
   if (!serves && !diskless()) peer.flags &= ~kSlotServed;
   peer.flags &= ~kSlotPeerOutdated;  // it stays the last primary until this node is promoted

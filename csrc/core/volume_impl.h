@@ -314,6 +314,7 @@ struct VolumeImpl {
   bool send_control(const std::string& json);
   void set_peer_role(Role peer_role);
   uint32_t find_slot(const Uuid& peer) const;
+  uint32_t find_slot_named(const std::string& name) const;
 
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);

@@ -54,6 +54,8 @@ export interface LocalState {
   native: NativeHandshakeState;
   discardMine: boolean;
   probe: boolean;
+  /** Why the peer is not the one that had its name before; null: it is, or there was none. */
+  otherIdentity: string | null;
 }
 
 export interface Refusal {
@@ -392,7 +394,7 @@ export class Handshake {
 
   #decide(): void {
     if (!this.#local || !this.#peer) return;
-    const { native, discardMine, probe } = this.#local;
+    const { native, discardMine, probe, otherIdentity } = this.#local;
     const { protocol } = this.#options;
     if (protocol !== this.#peer.protocol) {
       this.#refuse(
@@ -402,6 +404,13 @@ export class Handshake {
       return;
     }
     const decision = decide({ ...native, discardMine }, this.#peerCopy());
+    // A blank disk in the place of the one that was lost has nothing to lose: it takes over the name, and is copied whole.
+    const replaces =
+      this.#peer.current === GENERATION_JUST_CREATED && decision.side === 'source' && decision.full;
+    if (otherIdentity !== null && !replaces) {
+      this.#refuse('IDENTITY', otherIdentity);
+      return;
+    }
     this.#decision = decision;
     const offers = !probe && decision.full && decision.side === 'source';
     this.#send({

@@ -34,16 +34,19 @@ export class PeerBook {
     return { nodeId: slot?.nodeId ?? met ?? '', slot: slot?.slot ?? -1 };
   }
 
+  /** Why this is not the peer that had the name before, which only a blank disk in its place may be; null: it is. */
+  otherIdentity(name: string, nodeId: string): string | null {
+    const bound = this.#slots().find((each) => each.name === cutName(name));
+    if (!bound || bound.nodeId === nodeId) return null;
+    return (
+      `'${name}' had identity ${bound.nodeId} before and has ${nodeId} now: another node uses its name, ` +
+      "or another disk is in its place; if its data is worth nothing, make it anew with 'tidemark create --force'"
+    );
+  }
+
   /** Why this identity cannot be the peer of this name; null: it can. */
   objection(name: string, nodeId: string): string | null {
     const slots = this.#slots();
-    const bound = slots.find((each) => each.name === cutName(name));
-    if (bound && bound.nodeId !== nodeId) {
-      return (
-        `'${name}' had identity ${bound.nodeId} before and has ${nodeId} now: its metadata was made anew, ` +
-        'or another node uses its name'
-      );
-    }
     const other = slots.find((each) => each.nodeId === nodeId)?.name;
     const rival = this.#names.find((each) => each !== name && cutName(each) === other);
     if (rival !== undefined) {

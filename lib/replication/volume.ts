@@ -292,7 +292,8 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   async localState(session: Session, nodeId: string): Promise<LocalState> {
     const native = await this.#link.state(nodeId, () => session.over || this.#closing !== null);
     const discardMine = this.#links.discardsMine(session.peer);
-    return { native, discardMine, probe: this.#links.probing };
+    const otherIdentity = this.#book.otherIdentity(session.peer, nodeId);
+    return { native, discardMine, probe: this.#links.probing, otherIdentity };
   }
 
   async prepare(session: Session, params: NativeLinkParams): Promise<void> {

@@ -2,7 +2,7 @@
 // filesystem that is full.
 import { strict as assert } from 'node:assert';
 import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
-import { truncate, writeFile } from 'node:fs/promises';
+import { copyFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Scenario, type ScenarioContext, scenario } from '../vm/guest/support.ts';
 import { Cluster, type ClusterOptions } from './cluster.ts';
@@ -250,7 +250,48 @@ export function badDiskScenarios(place: Place, faults: DiskFaults): Scenario[] {
       },
       { timeoutMs: place.scenarioMs },
     ),
+
+    scenario(
+      `${kind}: a blank disk in the place of a lost one is copied whole, whichever node lost it; the old one is not taken back`,
+      async (t) => {
+        const { cluster, device, ledger } = await formed(t, place, 'detach');
+        const { alpha, beta } = cluster;
+        const old = `${beta.paths.backing}.old`;
+        await beta.kill();
+        await copyFile(beta.paths.backing, old);
+        await blank(beta);
+        await ledger.write(device, 0, 20);
+        await beta.up();
+        await cluster.synced();
+        await device.flush();
+        await cluster.assertSameData();
+        await device.close();
+        await alpha.kill();
+        await blank(alpha);
+        await alpha.up();
+        await cluster.synced();
+        await cluster.assertSameData();
+        await alpha.cli(['primary']);
+        await ledger.verify(await alpha.open(), 'the device, from the new disk');
+
+        await beta.stop();
+        await copyFile(old, beta.paths.backing);
+        await beta.up();
+        const refused = await alpha.until('refused', (_, peer) => peer.connection === 'Refused');
+        assert.match(refused.peers[0]!.reason, /'beta' had identity .* before/);
+        await cluster.down();
+      },
+      { timeoutMs: place.scenarioMs },
+    ),
   ];
+}
+
+/** A new disk, made ready. */
+async function blank(node: ClusterNode): Promise<void> {
+  const { size } = await stat(node.paths.backing);
+  await writeFile(node.paths.backing, '');
+  await truncate(node.paths.backing, size);
+  await node.create();
 }
 
 /** Filesystems of a few megabytes, which are filled up; for root. */

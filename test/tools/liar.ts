@@ -138,7 +138,14 @@ export class Liar {
         this.socket.write(bytes);
       } else if (action.do === 'claim') this.run(this.handshake.claimed(null, 'secondary'));
       else if (action.do === 'state') {
-        this.run(this.handshake.state({ native: this.state(), discardMine: false, probe: false }));
+        this.run(
+          this.handshake.state({
+            native: this.state(),
+            discardMine: false,
+            probe: false,
+            otherIdentity: null,
+          }),
+        );
       } else if (action.do === 'prepare') {
         this.params = action.params;
         this.run(this.handshake.prepared());

@@ -223,7 +223,12 @@ class Node {
       } else if (action.do === 'state') {
         const nodeId = Buffer.from(this.name).toString('hex').padEnd(32, '0');
         later(() =>
-          handshake.state({ native: nativeState(nodeId), discardMine: false, probe: false }),
+          handshake.state({
+            native: nativeState(nodeId),
+            discardMine: false,
+            probe: false,
+            otherIdentity: null,
+          }),
         );
       } else if (action.do === 'prepare') {
         this.links.preparing(call.id);

@@ -69,7 +69,12 @@ export function player(
       syncGeneration: (dials ? '5' : '6').repeat(16),
       ...changes,
     },
-    state: { native: nativeState(dials ? ID_A : ID_B), discardMine: false, probe: false },
+    state: {
+      native: nativeState(dials ? ID_A : ID_B),
+      discardMine: false,
+      probe: false,
+      otherIdentity: null,
+    },
     refusal: null,
     prepare: null,
     tamper: (message) => message,

@@ -237,6 +237,7 @@ test('one side yields in a split brain', () => {
     native: nativeState(ID_B, { current: '00000000000000c2', bitmap: '00000000000000b1' }),
     discardMine: true,
     probe: false,
+    otherIdentity: null,
   };
   play(a, b);
   assert.is(params(a)?.side, 'source');

@@ -106,7 +106,7 @@ test('a primary cannot yield', async () => {
   await shutdown(a, b);
 });
 
-test('a peer that comes back with another identity is refused', async () => {
+test('a peer that comes back with another identity and with data is refused', async () => {
   const [a, b] = await duo();
   await Promise.all([a.start(), b.start()]);
   await a.connected();

@@ -4,6 +4,7 @@ import { MappedDevice, type Table } from './device_mapper.js';
 import { loopDisk } from './disk.js';
 import type { ScenarioContext } from './scenario.js';
 
+/** 'writes': flushes, too. 'all': no flush comes that far. */
 export type Fault = 'all' | 'reads' | 'writes';
 
 const TARGETS: Readonly<Record<Fault, (below: string, sector: number) => string>> = {
