@@ -88,6 +88,15 @@ export class Duties {
     );
   }
 
+  /** A request has succeeded. */
+  completed(node: SimNode): void {
+    if (!node.recovering) return;
+    throw new Violation(
+      'recovery',
+      `a request of ${node.name} completed before its peers were asked`,
+    );
+  }
+
   /** A recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
     const { network, nodes, disturbedUs, plan, model } = this.#sim;

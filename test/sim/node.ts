@@ -61,6 +61,8 @@ export class SimNode {
   readonly pending = new Map<number, Pending>();
   /** The config was changed since the daemon was started. */
   stale = false;
+  /** A device was taken over, and recovery has not let its I/O go on. */
+  recovering = false;
   /** Told to stay alone, or to yield; by command. */
   alone = false;
   /**
@@ -145,6 +147,7 @@ export class SimNode {
     this.stale = false;
     this.alone = false;
     this.forced = false;
+    this.recovering = false;
     this.startedUs = this.#sim.time.nowUs;
     const daemon = this.#makeDaemon();
     this.#daemon = daemon;
@@ -360,6 +363,7 @@ export class SimNode {
         if (side === 'none') duties.isCurrent(this);
       },
       before: (what) => {
+        if (what === 'resume') this.recovering = false;
         if (what === 'demote') {
           demotedFrom = model.view(index);
           demotedUs = this.#sim.disturbedUs;
@@ -404,6 +408,7 @@ export class SimNode {
 
   #frontend(path: string | null, recovered: boolean): void {
     this.serving = path !== null;
+    this.recovering = path !== null && recovered;
     this.#trace(path === null ? 'frontend stopped' : `serves ${path}`);
     if (this.#plan.frontend === 'nbd') return;
     const again = recovered ? this.#random.shuffled(this.waiting) : [];

@@ -188,6 +188,7 @@ export class Simulation {
     node.pending.delete(completion.id);
     this.check(() => this.model.completed(node.index, pending, completion));
     const { result, linkSlot } = completion;
+    if (result === 0) this.check(() => this.duties.completed(node));
     if (result === 0 && pending.request.op !== 'read') {
       this.check(() => this.checks.completed(node, linkSlot));
     }

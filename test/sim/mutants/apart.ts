@@ -62,6 +62,7 @@ export const APART: readonly Mutant[] = [
       'A write completes well though the metadata that had to say that the copies are apart could not be written.',
     symptom:
       'after a crash the generation is gone, and the copy of a peer that was promoted wins over what was acknowledged',
+    theme: 'bad-disks',
     edits: [
       {
         file: WRITES,
@@ -93,6 +94,7 @@ export const APART: readonly Mutant[] = [
     about:
       'The source does not remember that it has offered its generation: the peer may share it.',
     symptom: 'the link breaks before the answer, both are written: the split brain is not seen',
+    theme: 'crash-in-resync',
     edits: [
       {
         file: 'csrc/core/resync.cc',

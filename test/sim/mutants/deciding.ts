@@ -26,6 +26,7 @@ export const DECIDING: readonly Mutant[] = [
     source: `${PRIOR_ART} (split brain that status does not show)`,
     about: 'A split brain is decided by the identity of the nodes instead of a person.',
     symptom: 'acknowledged writes are overwritten, and nobody said so',
+    theme: 'split-brain',
     edits: [
       {
         file: GENERATIONS,
@@ -89,6 +90,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'A node that is being promoted consents to the promotion of its peer.',
     symptom: 'two nodes that are linked become primary without force',
+    theme: 'failovers',
     edits: [
       {
         file: 'lib/replication/promotion.ts',
@@ -105,6 +107,7 @@ export const DECIDING: readonly Mutant[] = [
     about:
       'A primary that is told to disconnect does not tell its peer that it is going to be outdated.',
     symptom: 'the peer is promoted without force, and acknowledged writes are gone',
+    theme: 'failovers',
     edits: [
       {
         file: 'lib/replication/volume.ts',
@@ -120,6 +123,7 @@ export const DECIDING: readonly Mutant[] = [
     source: 'a defect that was found here',
     about: 'That this side yields in a split brain is remembered after it was made primary.',
     symptom: 'what was written after the promotion is overwritten, and nobody said so',
+    theme: 'split-brain',
     edits: [
       {
         file: 'lib/replication/links.ts',
@@ -135,6 +139,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'A recovered daemon lets I/O go on without asking its peers.',
     symptom: 'I/O goes on although the peer is primary or newer',
+    theme: 'failovers',
     edits: [
       {
         file: CONTROL,
@@ -150,6 +155,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'A recovering daemon opens its volume without suspending I/O.',
     symptom: 'I/O goes on before the peers were asked',
+    theme: 'failovers',
     edits: [
       {
         file: CONTROL,
@@ -164,6 +170,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'That the copy of a peer is newer does not speak against going on after a crash.',
     symptom: 'I/O goes on although the peer is newer',
+    theme: 'failovers',
     edits: [
       {
         file: INQUIRY,
@@ -178,6 +185,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'A split brain does not speak against going on after a crash.',
     symptom: 'I/O goes on although the copies have both changed',
+    theme: 'split-brain',
     edits: [
       {
         file: INQUIRY,

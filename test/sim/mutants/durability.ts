@@ -81,6 +81,7 @@ export const DURABILITY: readonly Mutant[] = [
       'The peer goes on with writes behind an ordering barrier before those ahead of it are durable.',
     symptom:
       'protocol A, both lose power: the peer has a write behind a flush, and not one ahead of it',
+    theme: 'flush-storm',
     edits: [
       {
         file: RECEIVER,
@@ -97,6 +98,7 @@ export const DURABILITY: readonly Mutant[] = [
     about: 'A flush closes its epoch without an ordering barrier.',
     symptom:
       'protocol A, both lose power: the peer has a write behind a flush, and not one ahead of it',
+    theme: 'flush-storm',
     edits: [
       {
         file: LINK,
@@ -161,6 +163,7 @@ export const DURABILITY: readonly Mutant[] = [
     source: DESIGN,
     about: 'Write-zeroes with FUA is not followed by the flush that makes it durable.',
     symptom: 'a power cut brings back what was durably zeroed',
+    theme: 'zeroes',
     edits: [
       {
         file: WRITES,
@@ -177,6 +180,7 @@ export const DURABILITY: readonly Mutant[] = [
     about:
       'After a flush that failed the disk goes on as if nothing had happened, and the next flush succeeds.',
     symptom: 'a power cut takes back writes from before a flush that succeeded',
+    theme: 'bad-disks',
     edits: [
       {
         file: 'csrc/core/disk_fault.cc',
@@ -194,6 +198,7 @@ export const DURABILITY: readonly Mutant[] = [
     about:
       'After a flush that failed extents go on leaving the log on the strength of a later flush.',
     symptom: 'what the disk forgot differs from the peer, and no log names it',
+    theme: 'bad-disks',
     edits: [
       {
         file: 'csrc/core/disk_fault.cc',
@@ -209,6 +214,7 @@ export const DURABILITY: readonly Mutant[] = [
     source: `${PRIOR_ART} (daemons whose restart hangs the machine)`,
     about: 'A peer of which nothing is heard keeps its link for ever.',
     symptom: 'requests that wait for it never complete',
+    theme: 'stalls',
     edits: [
       {
         file: LINK,

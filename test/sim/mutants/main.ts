@@ -30,6 +30,8 @@ export type TrialLine =
 interface Result {
   name: string;
   rules: string[];
+  /** Of the seeds; '' for all. */
+  theme: string;
   /** The seed that caught it; null: none did. */
   seed: number | null;
   /** How many were run. */
@@ -48,6 +50,7 @@ function attempt(mutant: Mutant, start: number, seeds: number): Promise<Result> 
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   children.add(child);
   let at: number | null = null;
+  let run = 0;
   let verdict: TrialLine | null = null;
   let errors = '';
   let isStuck = false;
@@ -62,6 +65,7 @@ function attempt(mutant: Mutant, start: number, seeds: number): Promise<Result> 
     if (!('seed' in line)) verdict = line;
     else {
       at = line.seed;
+      run += 1;
       clearTimeout(timer);
       timer = setTimeout(stuck, STUCK_MS);
     }
@@ -75,10 +79,9 @@ function attempt(mutant: Mutant, start: number, seeds: number): Promise<Result> 
       clearTimeout(timer);
       children.delete(child);
       const seconds = (performance.now() - began) / 1000;
-      const { name, rules } = mutant;
+      const { name, rules, theme = '' } = mutant;
       const result = (seed: number | null, check: string, message: string) => {
-        const run = seed === null ? seeds : seed - start + 1;
-        resolve({ name, rules, seed, seeds: run, check, message, seconds });
+        resolve({ name, rules, theme, seed, seeds: run, check, message, seconds });
       };
       if (verdict && 'failed' in verdict) result(verdict.failed, verdict.check, verdict.message);
       else if (verdict) result(null, '', '');
@@ -91,11 +94,11 @@ function attempt(mutant: Mutant, start: number, seeds: number): Promise<Result> 
 
 function show(results: readonly Result[]): void {
   const table = new Table({
-    head: ['mutant', 'rules', 'caught at seed', 'seeds', 'check'],
+    head: ['mutant', 'rules', 'theme', 'caught at seed', 'seeds', 'check'],
     style: { head: [], border: [] },
   });
-  for (const { name, rules, seed, seeds, check } of results) {
-    table.push([name, rules.join(' '), seed === null ? 'SURVIVED' : seed, seeds, check]);
+  for (const { name, rules, theme, seed, seeds, check } of results) {
+    table.push([name, rules.join(' '), theme, seed === null ? 'SURVIVED' : seed, seeds, check]);
   }
   console.log(table.toString());
 }

@@ -7,6 +7,8 @@
  * R1..R18; two places are equal, apart, or one lies inside the other.
  */
 
+import type { ThemeName } from '../theme_names.ts';
+
 export const RULES = Array.from({ length: 18 }, (_, index) => `R${index + 1}`);
 
 /** One place that a mutant changes. */
@@ -36,6 +38,8 @@ export interface Mutant {
   about: string;
   /** What is lost by it: what the simulator is expected to see. */
   symptom: string;
+  /** Only seeds of this theme are tried, as its situation is rare in others; none: all. */
+  theme?: ThemeName;
   edits: Edit[];
 }
 

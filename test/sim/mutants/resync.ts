@@ -69,6 +69,7 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (clearing a bit while a newer write to the chunk is out)`,
     about: 'A mark that is set while a chunk is being copied does not keep its bit.',
     symptom: 'the chunk of a failed write differs without a mark',
+    theme: 'bad-disks',
     edits: [
       {
         file: RESYNC_CC,
@@ -84,6 +85,7 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (out of sync unless both the network and the local disk said OK)`,
     about: 'A local write that failed does not mark its chunks.',
     symptom: 'the peer has what failed here: the chunk differs without a mark',
+    theme: 'bad-disks',
     edits: [
       {
         file: 'csrc/core/disk_fault.cc',
@@ -100,6 +102,7 @@ export const RESYNC: readonly Mutant[] = [
     about:
       'A resync ends although chunks were marked behind its cursor, or while its end was being announced.',
     symptom: 'the copies are called in step, and chunks are marked and differ',
+    theme: 'bad-disks',
     edits: [
       {
         file: RESYNC_CC,
@@ -156,6 +159,7 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (resyncs stuck at 97 %)`,
     about: 'Chunks that were marked behind the cursor of a resync are not looked for again.',
     symptom: 'the resync does not end',
+    theme: 'bad-disks',
     edits: [
       {
         file: RESYNC_CC,

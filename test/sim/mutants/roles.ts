@@ -92,6 +92,7 @@ export const ROLES: readonly Mutant[] = [
     source: DESIGN,
     about: 'A peer that is told that it is going to be outdated says yes and forgets it.',
     symptom: 'it is promoted without force, and acknowledged writes are gone',
+    theme: 'failovers',
     edits: [
       {
         file: RECEIVER,
@@ -106,6 +107,7 @@ export const ROLES: readonly Mutant[] = [
     source: DESIGN,
     about: 'A demotion ends the link instead of waiting until the peer is durable.',
     symptom: 'protocol A: the peer is promoted without force, and acknowledged writes are gone',
+    theme: 'failovers',
     edits: [
       {
         file: ROLES_CC,
@@ -122,6 +124,7 @@ export const ROLES: readonly Mutant[] = [
     about: 'Nobody remembers that a primary has crashed, or who was primary last.',
     symptom:
       'equal generations with chunks marked: the two never come together, or the wrong one wins',
+    theme: 'failovers',
     edits: [
       {
         file: 'csrc/core/attach.cc',
@@ -146,6 +149,7 @@ export const ROLES: readonly Mutant[] = [
     source: DESIGN,
     about: 'Requests are taken while I/O is suspended.',
     symptom: 'a recovered daemon completes I/O before it has asked its peers',
+    theme: 'failovers',
     edits: [
       {
         file: 'csrc/core/volume.cc',

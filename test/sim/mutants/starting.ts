@@ -130,6 +130,7 @@ export const STARTING: readonly Mutant[] = [
     source: DESIGN,
     about: 'Metadata changes go to the first superblock copy only.',
     symptom: 'that copy is torn or rots: the node goes back in time, or forgets what it is',
+    theme: 'rot',
     edits: [
       {
         file: METADATA_WRITER,
@@ -162,6 +163,7 @@ export const STARTING: readonly Mutant[] = [
     source: DESIGN,
     about: 'A map block that cannot be trusted counts as clean.',
     symptom: 'a map block rots: chunks differ without a mark',
+    theme: 'rot',
     edits: [
       {
         file: ATTACH,
@@ -177,6 +179,7 @@ export const STARTING: readonly Mutant[] = [
     source: DESIGN,
     about: 'The checksum of a map block is not looked at.',
     symptom: 'a map block rots: chunks differ without a mark',
+    theme: 'rot',
     edits: [
       {
         file: 'csrc/core/map_block.cc',
@@ -191,6 +194,7 @@ export const STARTING: readonly Mutant[] = [
     source: `${PRIOR_ART} (DRBD: an unusable log; VxVM: a foreign log means full recovery)`,
     about: 'A log that cannot be used counts as one without hot extents.',
     symptom: 'a log block rots and the node crashes: chunks differ without a mark',
+    theme: 'rot',
     edits: [
       {
         file: ATTACH,

@@ -177,6 +177,7 @@ export const WRITING: readonly Mutant[] = [
     source: DESIGN,
     about: 'The target of a resync clears a chunk of which only a part has arrived.',
     symptom: 'the link or the source goes before the rest: the chunk differs without a mark',
+    theme: 'crash-in-resync',
     edits: [
       {
         file: 'csrc/core/resync.cc',
@@ -269,6 +270,7 @@ export const WRITING: readonly Mutant[] = [
     source: DESIGN,
     about: 'Where a discard covers a block of the disk in part, that part keeps its old content.',
     symptom: 'what was discarded does not read as zeroes',
+    theme: 'unaligned',
     edits: [
       {
         file: WRITES,
@@ -284,6 +286,7 @@ export const WRITING: readonly Mutant[] = [
     source: 'DESIGN: any request reaches exactly one completion, on every error path',
     about: 'A write whose read-modify-write cannot read is forgotten.',
     symptom: 'a request never completes',
+    theme: 'bad-disks',
     edits: [
       {
         file: WRITES,
