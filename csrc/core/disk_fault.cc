@@ -56,7 +56,8 @@ void VolumeImpl::disk_fault(Fault kind, const std::string& why) {
   }
 
   if (kind == Fault::kRead) return;  // whoever asked is told
-  if (kind == Fault::kWrite && limits.on_io_error == OnIoError::kPassOn && !fault.rejoining) {
+  if (kind == Fault::kWrite && limits.on_io_error == OnIoError::kPassOn && !fault.rejoining &&
+      !link.peer_detached) {
     // Another try: a resync writes all that the primary marks. The error goes back with the
     // acknowledgement, and the primary hangs up.
     fault.rejoining = true;
@@ -79,7 +80,9 @@ void VolumeImpl::flush_failed(const char* whose, int error) {
 // From now on no write or flush succeeds here. What is stored keeps the disk from coming back as if
 // nothing had been lost.
 void VolumeImpl::fail_disk() {
-  const bool better_copy = role == Role::kSecondary || peer_can_take_over();
+  // While it serves a primary without a disk, this one holds the best copy that there is.
+  const bool better_copy =
+      (role == Role::kSecondary && !link.peer_detached) || peer_can_take_over();
   fault.use = DiskFault::Use::kFailed;
   changed();
   if (better_copy) {
@@ -122,16 +125,17 @@ void VolumeImpl::begin_detach() {
   fault.use = DiskFault::Use::kDetaching;
   changed();
   emit(EventKind::kDiskState, disk_text(disk_state()));
+  fault.generation = fresh_generation();
   close_epoch(true);
   FrameHeader header;
   header.type = FrameType::kDetach;
+  header.offset = fault.generation;
   send_or_queue(header);
 }
 
-void VolumeImpl::detach_acknowledged(uint64_t generation) {
+void VolumeImpl::detach_acknowledged() {
   store_fault(kNodeOutdated, fault.holes ? kNodeConsistent | kNodeWasUpToDate : 0);
   fault.use = DiskFault::Use::kDiskless;
-  fault.generation = generation;
   link.peer_disk = DiskState::kUpToDate;
   meta.close();
   changed();
@@ -146,7 +150,11 @@ void VolumeImpl::detach_acknowledged(uint64_t generation) {
 }
 
 // The link ended before the answer: nothing was completed that this disk lacks, and so it is kept.
+// The peer may have taken the generation: it lies in the past of the one that this copy takes at
+// once, so that this one is known to be the newer.
 void VolumeImpl::detach_abandoned() {
+  sb().push_history(fault.generation);
+  ensure_apart_generation();
   if (broken()) {
     fail_disk();
   } else {
@@ -282,7 +290,8 @@ VolumeImpl::Handled VolumeImpl::receive_disk(const FrameHeader& header) {
 VolumeImpl::Handled VolumeImpl::receive_detach(const FrameHeader& header) {
   if (role == Role::kPrimary || link.peer_role != Role::kPrimary ||
       link.state != Connection::kConnected || link.peer_detached || link.target_finishing ||
-      disk_state() != DiskState::kUpToDate || !link.epochs.empty()) {
+      disk_state() != DiskState::kUpToDate || !link.epochs.empty() ||
+      header.offset <= kGenerationJustCreated || header.offset == sb().current) {
     fail_frame(header, "this node cannot be the only copy");
     return Handled::kFailed;
   }
@@ -298,7 +307,7 @@ VolumeImpl::Handled VolumeImpl::receive_detach(const FrameHeader& header) {
         send_or_queue(ack);
         emit(EventKind::kLinkState, connection_text(link.state));
       },
-      link.slot);
+      link.slot, header.offset);
   return Handled::kYes;
 }
 

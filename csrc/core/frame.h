@@ -62,9 +62,10 @@ enum class FrameType : uint8_t {
   // The sender's disk failed; offset = 0 diskless, 1 failed. The receiver ends the link, unless the
   // sender is primary.
   kDisk = 29,
-  // Primary, behind a hard barrier: I let go of my disk; keep what it lacks (R7).
+  // Primary, behind a hard barrier: I let go of my disk; keep what it lacks (R7). offset = the
+  // generation that your copy is to take.
   kDetach = 30,
-  // It is durable; offset = the generation that the primary works on from now on.
+  // It is durable; offset = that generation.
   kDetachAck = 31,
   // Diskless primary: sequence = a number of its own; offset, length: at most kFramePayloadMax.
   kRead = 32,

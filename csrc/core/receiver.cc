@@ -150,11 +150,11 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
     case FrameType::kDetach:
       return receive_detach(header);
     case FrameType::kDetachAck:
-      if (!detaching() || header.offset <= kGenerationJustCreated) {
+      if (!detaching() || header.offset != fault.generation) {
         fail_frame(header, "nobody asked for it");
         return Handled::kFailed;
       }
-      detach_acknowledged(header.offset);
+      detach_acknowledged();
       break;
     case FrameType::kRead:
       return receive_read(header);

@@ -42,10 +42,10 @@ void VolumeImpl::ensure_apart_generation() {
 }
 
 // A generation that no absent slot's peer has; durable when `done` is called. `served`: the slot of
-// the peer that works on this copy from now on, and shares it.
-bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served) {
+// the peer that works on this copy from now on, and shares it; it has chosen the `wanted` one.
+bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served, uint64_t wanted) {
   const uint64_t shared = sb().current;
-  sb().current = fresh_generation();
+  sb().current = wanted != kGenerationNone ? wanted : fresh_generation();
   bool announce = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
     PeerSlot& peer = peer_slot(slot);

@@ -90,7 +90,7 @@ struct DiskFault {
   bool fatal = false;         // kDetaching: the disk is kFailed if that comes to nothing
   bool rejoining = false;     // a secondary whose write failed: Inconsistent until resynced
   bool resumed = false;       // kFailed, and a person said that requests are to be told
-  uint64_t generation = 0;    // kDiskless: what the peer's copy has, that is worked on here
+  uint64_t generation = 0;    // of the peer's copy, that is worked on; chosen here, kDetaching
   uint64_t hang_up_us = 0;    // when the link ends because of the disk; 0: it does not
   std::deque<Request*> held;  // came while kDetaching
 };
@@ -213,7 +213,7 @@ struct VolumeImpl {
   void fail_disk();
   void store_fault(uint32_t set, uint32_t clear);
   void begin_detach();
-  void detach_acknowledged(uint64_t generation);
+  void detach_acknowledged();
   void detach_abandoned();  // after the link went
   bool hold_failed(Request* request);
   bool waits_for_peer() const { return diskless() && !link_active(); }
@@ -272,7 +272,8 @@ struct VolumeImpl {
   // --- roles.cc ---
   void ensure_apart_generation();
   // True: it is to be offered to the linked peer.
-  bool make_generation(MetadataWriter::Done done, uint32_t served = kNoSlot);
+  bool make_generation(MetadataWriter::Done done, uint32_t served = kNoSlot,
+                       uint64_t wanted = kGenerationNone);
   bool gate_open();
   uint64_t fresh_generation();
   void promote(bool force, Done done);

@@ -368,55 +368,6 @@ TEST_CASE("a generation that was offered stays known though a newer one came and
   CHECK(known);
 }
 
-namespace {
-
-// The part of lib/replication/generations.ts that two copies of one volume can get to.
-struct Agreed {
-  bool possible = true;
-  Node* source = nullptr;
-  bool full = false;
-};
-
-Agreed decide(Pair& pair) {
-  const HandshakeState a = pair.state(pair.a);
-  const HandshakeState b = pair.state(pair.b);
-  const auto is_in = [](uint64_t generation, const HandshakeState& state) {
-    return std::count(state.history.begin(), state.history.end(), generation) != 0;
-  };
-  const bool a_whole = a.disk != DiskState::kInconsistent;
-  const bool b_whole = b.disk != DiskState::kInconsistent;
-  if (!a_whole && !b_whole) return {.possible = false};
-  if (a_whole != b_whole) {
-    const HandshakeState& source = a_whole ? a : b;
-    const HandshakeState& target = a_whole ? b : a;
-    const bool by_map = target.current == source.bitmap || target.current == source.current;
-    return {true, a_whole ? &pair.a : &pair.b, !by_map};
-  }
-  if (a.current == b.current) {
-    if ((a.bitmap == 0) != (b.bitmap == 0)) return {true, a.bitmap != 0 ? &pair.a : &pair.b, false};
-    const bool a_crashed = (a.flags & kNodeCrashedPrimary) != 0;
-    const bool b_crashed = (b.flags & kNodeCrashedPrimary) != 0;
-    if ((a_crashed || b_crashed) && a.role != b.role)
-      return {true, a.role == Role::kPrimary ? &pair.a : &pair.b, false};
-    if (a_crashed || b_crashed) return {true, a_crashed ? &pair.a : &pair.b, false};
-    if (a.dirty_chunks == 0 && b.dirty_chunks == 0) return {};
-    if (a.role != b.role) return {true, a.role == Role::kPrimary ? &pair.a : &pair.b, false};
-    const bool b_last = (a.slot_flags & kSlotPeerPrimary) != 0;
-    const bool a_last = (b.slot_flags & kSlotPeerPrimary) != 0;
-    if (a_last == b_last) return {.possible = false};
-    return {true, a_last ? &pair.a : &pair.b, false};
-  }
-  const bool a_behind = a.current == b.bitmap;
-  const bool b_behind = b.current == a.bitmap;
-  if (a_behind != b_behind) return {true, a_behind ? &pair.b : &pair.a, false};
-  const bool a_past = is_in(a.current, b);
-  const bool b_past = is_in(b.current, a);
-  if (a_past == b_past) return {.possible = false};
-  return {true, a_past ? &pair.b : &pair.a, true};
-}
-
-}  // namespace
-
 // Nodes fail over, disks and buffers fail, rings are small, metadata lie on their own disk, a third
 // node is tracked: after joining in peace the disks are equal and nothing promised is lost.
 TEST_CASE("failovers at random moments lose nothing that was promised") {

@@ -2,6 +2,7 @@
 // Everything follows from one seed.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -29,6 +30,14 @@ class Disk {
     std::memcpy(cached_.data() + offset, data, length);
     if (fua) {
       std::memcpy(durable_.data() + offset, data, length);
+      // What is older and still cached does not come after it.
+      for (Cached& older : dirty_) {
+        const uint64_t begin = std::max(offset, older.offset);
+        const uint64_t end = std::min(offset + length, older.offset + older.data.size());
+        if (begin < end)
+          std::memcpy(older.data.data() + (begin - older.offset), data + (begin - offset),
+                      end - begin);
+      }
     } else {
       dirty_.push_back({offset, std::vector<uint8_t>(data, data + length)});
     }
