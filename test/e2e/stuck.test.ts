@@ -1,5 +1,9 @@
 import { nbdPlace } from '../scenarios/place.ts';
 import { stuckScenarios } from '../scenarios/stuck.ts';
 import { runAsTests } from '../scenarios/uvu.ts';
+import { PATIENCE } from '../tools/patience.ts';
 
-runAsTests('stuck JavaScript', stuckScenarios(nbdPlace, { blockMs: 4_000, long: false }));
+runAsTests(
+  'stuck JavaScript',
+  stuckScenarios(nbdPlace, { blockMs: 4_000 * PATIENCE, long: false }),
+);

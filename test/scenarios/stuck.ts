@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ControlClient } from '../../lib/control/client.ts';
 import type { StatusJson } from '../../lib/control/status.ts';
+import { PATIENCE } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { assertBetween, assertStatusShape } from './checks.ts';
 import type { Cluster } from './cluster.ts';
@@ -18,7 +19,7 @@ const TIMEOUTS = { ping: 100, peerTimeout: 1_000 };
 /** The send ring and the window are no more, and node's own heap grows a little. */
 const GROWTH_BYTES_MAX = 128 * MIB;
 /** A status of a stuck worker waits for it so long, and then tells what is known. */
-const STATUS_MS_MAX = 2_500;
+const STATUS_MS_MAX = 2_500 * PATIENCE;
 
 interface Working {
   device: Device;
