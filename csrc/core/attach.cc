@@ -313,6 +313,12 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
     attachment->replayed_extents += ring.replay.extents.size();
     if (node_slot == sb.node_slot) attachment->log_next_number = ring.replay.next_number;
   }
+  // R3: what the log lets go of below, the disk of a killed daemon may still hold in its cache
+  // only, and the marks made of it are cleared when the peer has the data durably.
+  if (attachment->crashed) {
+    if (const int error = io.flush_data(); error != 0)
+      return io_error("flushing the backing disk", error);
+  }
   // Durable before the log is used again; then the log is empty and the node says that it is
   // attached.
   if (auto error = write_stale_maps(io, *attachment)) return error;

@@ -104,6 +104,8 @@ class MetadataIo {
   virtual int read(uint64_t offset, void* buffer, size_t bytes) = 0;
   virtual int write(uint64_t offset, const void* buffer, size_t bytes) = 0;
   virtual int flush() = 0;
+  // The backing disk, where the metadata lie on another device; otherwise flush() is that, too.
+  virtual int flush_data() { return 0; }
 };
 
 }  // namespace tidemark

@@ -97,6 +97,7 @@ bool Engine::Impl::open(bool suspended, AttachReport* report, EngineError* error
     return false;
   }
   MetadataFile file(meta_device, place.offset, place.bytes);
+  if (metadata_ != nullptr) file.belongs_to(*backing_);
   const Expectation expected{backing_->device_bytes(), backing_->block_bytes()};
   if (auto wrong = attach_metadata(file, place.bytes, expected, &attachment_)) {
     *error = {wrong->code, 0, "", "'" + meta_device.path() + "': " + wrong->message};

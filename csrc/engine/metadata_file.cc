@@ -63,4 +63,6 @@ int MetadataFile::write(uint64_t offset, const void* buffer, size_t bytes) {
 
 int MetadataFile::flush() { return fdatasync(fd_) == 0 ? 0 : -errno; }
 
+int MetadataFile::flush_data() { return data_fd_ < 0 || fdatasync(data_fd_) == 0 ? 0 : -errno; }
+
 }  // namespace tidemark

@@ -21,11 +21,15 @@ class MetadataFile : public MetadataIo {
   int read(uint64_t offset, void* buffer, size_t bytes) override;
   int write(uint64_t offset, const void* buffer, size_t bytes) override;
   int flush() override;
+  int flush_data() override;
+  // The metadata lie apart from this backing disk.
+  void belongs_to(const Backing& data) { data_fd_ = data.fd(); }
 
  private:
   bool inside(uint64_t offset, size_t bytes) const;
 
   int fd_;
+  int data_fd_ = -1;
   uint64_t offset_;
   uint64_t bytes_;
   uint8_t* bounce_ = nullptr;

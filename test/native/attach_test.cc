@@ -25,9 +25,15 @@ class Area : public MetadataIo {
     return -EIO;
   }
   int flush() override { return writes_left == 0 ? -EIO : 0; }
+  int flush_data() override {
+    ++data_flushes;
+    return data_flush_result;
+  }
   void scratch(uint64_t offset) { bytes_[offset] ^= 0xff; }
 
   uint64_t writes_left = UINT64_MAX;
+  uint32_t data_flushes = 0;
+  int data_flush_result = 0;
 
  private:
   std::vector<uint8_t> bytes_;
@@ -65,6 +71,26 @@ TEST_CASE("the superblock copy that holds is left alone until the other one is d
       CHECK_MESSAGE(!error, error->message);
     }
   }
+}
+
+TEST_CASE("after a crash the disk is flushed before the log lets go of what it may have cached") {
+  Geometry geometry;
+  geometry.volume_bytes = 16u << 20;
+  const Layout layout = make_layout(geometry);
+  Area area(layout.bytes());
+  REQUIRE_FALSE(create_metadata(area, superblock(layout), layout, true));
+  std::unique_ptr<Attachment> attachment;
+  REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
+  CHECK(area.data_flushes == 0);
+  // Not stopped since: a crash. A disk that cannot be flushed keeps the log as it is.
+  const uint64_t start = attachment->superblock.log_start_number;
+  area.data_flush_result = -EIO;
+  CHECK(attach_metadata(area, layout.bytes(), {}, &attachment).has_value());
+  CHECK(attachment->superblock.log_start_number == start);
+  area.data_flush_result = 0;
+  REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
+  CHECK(area.data_flushes == 2);
+  CHECK(attachment->crashed);
 }
 
 }  // namespace tidemark

@@ -56,6 +56,17 @@ int MetadataArea::flush() {
   return 0;
 }
 
+int MetadataArea::flush_data() {
+  if (data_ == nullptr) return 0;
+  constexpr size_t kData = static_cast<size_t>(IoTarget::kData);
+  if (faults_ != nullptr && random_->one_in(faults_->flush_error_one_in[kData])) {
+    data_->flush_failed(data_->flush_point(), *random_);
+    return -EIO;
+  }
+  data_->flush(data_->flush_point());
+  return 0;
+}
+
 Machine::Machine(MachineOptions options)
     : random(options.seed),
       options_(std::move(options)),
@@ -97,9 +108,9 @@ void Machine::create() {
     throw std::runtime_error(failed->message);
 }
 
-void Machine::attach(Disk& disk, Random* chance, const Faults* wanted,
+void Machine::attach(Disk& disk, Disk* data, Random* chance, const Faults* wanted,
                      std::unique_ptr<Attachment>* out, MetadataError* error) const {
-  MetadataArea area(disk, meta_offset_, chance, wanted);
+  MetadataArea area(disk, meta_offset_, chance, wanted, data);
   const Expectation expected{data_.bytes(), options_.block_bytes};
   if (auto failed = attach_metadata(area, layout_.bytes(), expected, out)) *error = *failed;
 }

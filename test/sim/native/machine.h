@@ -41,17 +41,21 @@ struct Faults {
 // The metadata area of a machine, blocking, for create, attach and dump. `faults` null: none.
 class MetadataArea : public MetadataIo {
  public:
-  MetadataArea(Disk& disk, uint64_t base, Random* random = nullptr, const Faults* faults = nullptr)
-      : disk_(disk), base_(base), random_(random), faults_(faults) {}
+  // `data`: the backing disk, where the area is on another; null: it is not flushed apart.
+  MetadataArea(Disk& disk, uint64_t base, Random* random = nullptr, const Faults* faults = nullptr,
+               Disk* data = nullptr)
+      : disk_(disk), base_(base), random_(random), faults_(faults), data_(data) {}
   int read(uint64_t offset, void* buffer, size_t bytes) override;
   int write(uint64_t offset, const void* buffer, size_t bytes) override;
   int flush() override;
+  int flush_data() override;
 
  private:
   Disk& disk_;
   uint64_t base_;
   Random* random_;
   const Faults* faults_;
+  Disk* data_;
 };
 
 enum class CrashKind : uint8_t { kProcess, kPower };
@@ -76,8 +80,8 @@ class Machine {
   uint64_t meta_offset() const { return meta_offset_; }  // bytes, on meta()
 
   // On the machine's own or a clone's disk with the metadata; `faults` null: none.
-  void attach(Disk& meta, Random* random, const Faults* faults, std::unique_ptr<Attachment>* out,
-              MetadataError* error) const;
+  void attach(Disk& meta, Disk* data, Random* random, const Faults* faults,
+              std::unique_ptr<Attachment>* out, MetadataError* error) const;
 
   std::string rot(RotKind kind);
   void replace_disk();

@@ -204,7 +204,7 @@ std::vector<uint32_t> Pair::uncovered_after_crash(uint64_t seed, bool cut_a, boo
     }
     std::unique_ptr<Attachment> attachment;
     MetadataError error;
-    machine.attach(meta, nullptr, nullptr, &attachment, &error);
+    machine.attach(meta, nullptr, nullptr, nullptr, &attachment, &error);
     if (!error.code.empty())
       throw std::runtime_error("after a crash " + machine.options().name +
                                " refuses to attach: " + error.code + ": " + error.message);

@@ -80,7 +80,8 @@ bool Process::start(bool suspended, AttachReport* report, EngineError* error) {
   MetadataError wrong;
   machine_.data().forgive();
   machine_.meta().forgive();
-  machine_.attach(machine_.meta(), &machine_.random, &machine_.faults, &attachment, &wrong);
+  Disk* data = machine_.options().external ? &machine_.data() : nullptr;
+  machine_.attach(machine_.meta(), data, &machine_.random, &machine_.faults, &attachment, &wrong);
   if (!wrong.code.empty()) {
     *error = {wrong.code, 0, "", "'" + machine_.options().name + "': " + wrong.message};
     return false;
