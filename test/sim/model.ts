@@ -358,19 +358,21 @@ export class Model {
     });
   }
 
-  /** The target has what the source has. */
+  /** The target has what the source has; -1: the source has another disk, and identity, by now. */
   synced(target: number, source: number, linkId: number): void {
     const copy = this.#copies[target]!;
     this.#tick += 1;
     // A source that died meanwhile may hold what never went over the link.
-    const lineage = this.#world.open(source) ? this.#lineageOf(source) : copy.pending;
+    const lives = source >= 0 && this.#world.open(source);
+    const lineage = lives ? this.#lineageOf(source) : copy.pending;
     if (lineage === null) return;
     this.#follow(target, lineage);
     copy.yields = false;
     // What completed before the link was marked and copied, and is durable there; later writes went over the link.
     this.#durable(lineage, target, this.#linkTicks.get(linkId) ?? 0);
+    if (!lives || this.#world.protocol !== 'C') return;
     const [from, to] = [this.#world.link(source), this.#world.link(target)];
-    if (this.#world.protocol !== 'C' || from.id !== linkId || to.id !== linkId) return;
+    if (from.id !== linkId || to.id !== linkId) return;
     for (const write of lineage.writes) {
       if (write.completed !== NEVER && !write.failed) write.there[target] ??= this.#tick;
     }

@@ -403,7 +403,8 @@ export class SimNode {
     this.#sim.duties.isCurrent(this);
     const { peerId, incarnation } = daemon.params;
     const peer = this.#sim.nodeById(peerId);
-    if (peer) this.#sim.check(() => this.#sim.model.synced(this.index, peer.index, incarnation));
+    const source = peer?.index ?? -1;
+    this.#sim.check(() => this.#sim.model.synced(this.index, source, incarnation));
   }
 
   #frontend(path: string | null, recovered: boolean): void {
