@@ -260,13 +260,13 @@ test('told to stop while it starts, it stops', async () => {
 /** A daemon whose replication workers are new fakes, each prepared by `prepare`. */
 function mortal(
   volumes?: Volume[],
-  prepare: (fake: FakeReplication, nth: number) => void = () => {},
+  prepare: (fake: FakeReplication, nth: number) => void | Promise<void> = () => {},
 ) {
   const fakes: FakeReplication[] = [];
   const more: Partial<DaemonOptions> = {
     startReplication: async () => {
       const fake = new FakeReplication();
-      prepare(fake, fakes.length);
+      await prepare(fake, fakes.length);
       fakes.push(fake);
       return fake;
     },
@@ -279,7 +279,13 @@ async function until(check: () => boolean | Promise<boolean>): Promise<void> {
 }
 
 test('a replication worker that dies is started again, and a primary is recovered as after a crash', async () => {
-  const { daemon, fakes, path, closed } = mortal();
+  let letStart = () => {};
+  const mayStart = new Promise<void>((resolve) => {
+    letStart = resolve;
+  });
+  const { daemon, fakes, path, closed } = mortal(undefined, (_, nth) => {
+    return nth === 1 ? mayStart : undefined;
+  });
   await daemon.start();
   const client = await ControlClient.connect(path);
   await client.call('primary');
@@ -288,6 +294,7 @@ test('a replication worker that dies is started again, and a primary is recovere
   assert.match(meanwhile.replication.problem, 'the replication worker died (segmentation)');
   assert.equal(meanwhile.volumes, []);
   assert.is((await failure(client.call('secondary'))).code, 'RECOVERING');
+  letStart();
   await until(async () => (await daemon.status()).replication.problem === '');
   const { replication, volumes } = await daemon.status();
   assert.equal(replication, { problem: '', restarts: 1, last_death: 'segmentation' });
