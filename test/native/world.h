@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -129,6 +130,7 @@ class Node : public Host {
     attachment_ = attachment.get();
     volume_ = std::make_unique<Volume>(*this, std::move(attachment), 512, !apart_);
   }
+  ~Node() override { drop_volume(); }
   // The process dies (the disk's cache stays), or the power goes.
   void crash(bool power) {
     requests.clear();
@@ -136,7 +138,7 @@ class Node : public Host {
       Io* io = take();
       if (random_.below(2) == 0) apply(io);  // it may have reached the disk
     }
-    volume_.reset();
+    drop_volume();
     wire_out.clear();
     if (power) {
       disk_.power_cut(random_);
@@ -188,9 +190,14 @@ class Node : public Host {
   void complete(Request* request) override { completed.push_back(request); }
   uint8_t* buffer_get(size_t bytes) override {
     if (buffers_fail_one_in != 0 && up() && random_.chance(buffers_fail_one_in)) return nullptr;
-    return static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
+    auto* buffer = static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
+    buffers_out_.insert(buffer);
+    return buffer;
   }
-  void buffer_put(uint8_t* buffer, size_t) override { std::free(buffer); }
+  void buffer_put(uint8_t* buffer, size_t) override {
+    buffers_out_.erase(buffer);
+    std::free(buffer);
+  }
   uint64_t random_u64() override { return random_.next(); }
   void event(Event event) override { events.push_back(std::move(event)); }
   size_t send_space() override {
@@ -220,6 +227,12 @@ class Node : public Host {
   std::function<bool(const Io& io)> holds;  // these do not end
 
  private:
+  // Buffers of I/O that was under way are the host's, as the engine's arena is.
+  void drop_volume() {
+    volume_.reset();
+    for (uint8_t* buffer : buffers_out_) std::free(buffer);
+    buffers_out_.clear();
+  }
   Io* take() {
     const size_t at = random_.below(out_.size());
     Io* io = out_[at];
@@ -257,6 +270,7 @@ class Node : public Host {
   Disk meta_disk_{0};
   Split split_;
   Uuid id_;
+  std::set<uint8_t*> buffers_out_;
   std::unique_ptr<Volume> volume_;
   const Attachment* attachment_ = nullptr;
   std::vector<Io*> out_;
