@@ -234,6 +234,8 @@ export class Daemon {
       return true;
     } catch (error) {
       this.options.log.error(`${volume.name}: left to a successor: ${(error as Error).message}`);
+      // Its recovery must not keep the process alive, which the device waits for.
+      volume.abandon();
       return false;
     }
   }
