@@ -74,7 +74,7 @@ export function makePlan(seed: number, random: Random): Plan {
   return {
     seed,
     theme,
-    nodes: 2,
+    nodes: theme === 'third-node' ? 3 : 2,
     protocol: theme === 'flush-storm' ? 'A' : random.pick(['A', 'C', 'C'] as const),
     secret: random.oneIn(3) ? 'a shared secret' : null,
     // A last chunk and a last extent that are shorter than the others, in some.
@@ -85,7 +85,7 @@ export function makePlan(seed: number, random: Random): Plan {
     blockBytes: random.oneIn(3) ? 4096 : 512,
     metadata: random.oneIn(3) ? 'external' : 'internal',
     volatileCache: !random.oneIn(5),
-    frontend: random.oneIn(3) ? 'nbd' : 'ublk',
+    frontend: random.oneIn(3) && theme !== 'recoveries' ? 'nbd' : 'ublk',
     sendRingBytes: tiny ? L.ringBytesMin : 0,
     receiveRingBytes: tiny ? L.ringBytesMin : 0,
     timeouts: {
@@ -94,12 +94,12 @@ export function makePlan(seed: number, random: Random): Plan {
       connectTimeout: random.pick([100, 300, 1000]),
       retryMin: retryMinMs,
       retryMax: retryMinMs * random.pick([2, 10, 30]),
-      recoveryTimeout: random.pick([200, 1000, 5000]),
+      recoveryTimeout: theme === 'recoveries' ? 5000 : random.pick([200, 1000, 5000]),
     },
     policy: {
       window: functions ? 'function' : 'value',
       flushInterval: functions ? 'function' : 'value',
-      selectPeers: functions && random.oneIn(2) ? 'function' : 'value',
+      selectPeers: functions && random.oneIn(2) && theme !== 'third-node' ? 'function' : 'value',
       throwsOneIn: random.pick([0, 5, 20]),
       hangsOneIn: random.pick([0, 10, 40]),
       nobodyOneIn: random.pick([0, 0, 8]),

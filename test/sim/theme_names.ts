@@ -17,5 +17,7 @@ export const THEMES = [
   'replaced-disk',
   'rot',
   'start-stop',
+  'recoveries',
+  'third-node',
 ] as const;
 export type ThemeName = (typeof THEMES)[number];

@@ -5,6 +5,7 @@ import { Operator } from './operator.ts';
 import { peace } from './peace.ts';
 import type { Simulation } from './simulation.ts';
 import type { ThemeName } from './theme_names.ts';
+import { ThirdNode } from './third_node.ts';
 import { Weather, type Weights } from './weather.ts';
 
 const LINK_FAULTS: Weights = { reset: 3, fin: 2, 'lost-tail': 3, stall: 1, partition: 2 };
@@ -99,6 +100,9 @@ const THEMES: Record<ThemeName, Theme> = {
     everySteps: 500,
   },
   rot: { weather: { rot: 4, ...CRASHES }, everySteps: 250 },
+  recoveries: { weather: { usurped: 4, kill: 2, 'changed-mind': 1 }, everySteps: 600 },
+  // ThirdNode has a weather of its own.
+  'third-node': { weather: {}, everySteps: 0 },
   'start-stop': {
     weather: { 'clean-restart': 6, kill: 2, 'kill-both': 1, failover: 1 },
     everySteps: 120,
@@ -118,6 +122,7 @@ export async function script(sim: Simulation): Promise<void> {
   await sim.until(() => nodes.every((node) => node.state === 'running' || node.state === 'failed'));
   // Of two new copies, a person says which one counts.
   await operator.promote(first, true);
+  if (plan.theme === 'third-node') return await new ThirdNode(sim, operator, weather).run(first);
   sim.working = true;
   // Most begin in step, some in the middle of the first resync.
   if (!random.oneIn(3)) await inStep(sim, first);

@@ -125,6 +125,7 @@ export const APART: readonly Mutant[] = [
     source: `${PRIOR_ART} (only configured peers' slots marked)`,
     about: 'While one peer is linked, writes are not marked for another one that is absent.',
     symptom: 'the absent peer comes back and is not given what it missed',
+    theme: 'third-node',
     edits: [
       {
         file: WRITES,
@@ -140,6 +141,7 @@ export const APART: readonly Mutant[] = [
     source: DESIGN,
     about: 'A write that one peer gets makes no new generation for another one that is absent.',
     symptom: 'the absent peer comes back with an equal generation and counts as in step, or wins',
+    theme: 'third-node',
     edits: [
       {
         file: ROLES,
@@ -155,6 +157,7 @@ export const APART: readonly Mutant[] = [
     source: DESIGN,
     about: 'A secondary does not mark what it applies for the third node, which does not get it.',
     symptom: 'the secondary is promoted, and the third node is not given what it missed',
+    theme: 'third-node',
     edits: [
       {
         file: WRITES,

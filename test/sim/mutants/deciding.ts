@@ -170,7 +170,7 @@ export const DECIDING: readonly Mutant[] = [
     source: DESIGN,
     about: 'That the copy of a peer is newer does not speak against going on after a crash.',
     symptom: 'I/O goes on although the peer is newer',
-    theme: 'failovers',
+    theme: 'recoveries',
     edits: [
       {
         file: INQUIRY,

@@ -1,0 +1,224 @@
+/**
+ * Three nodes, of which two are linked at a time: who is linked with whom is said by command, and the one that is left out is given what
+ * it missed when its turn comes. Links break, nodes crash, the primary changes its partner, the application moves to the partner.
+ */
+import { VOLUME } from './config.ts';
+import { checkCopy } from './lineage.ts';
+import { NO_FAULTS, SimChecks } from './machine.ts';
+import type { SimNode } from './node.ts';
+import type { Operator } from './operator.ts';
+import type { Simulation } from './simulation.ts';
+import { Violation } from './violation.ts';
+import type { Weather } from './weather.ts';
+
+const LOOK_STEPS = 40;
+/** Looks at two that are to become one, until a person takes stronger means; and until nothing helps. */
+const PATIENCE = 60;
+const LOOKS_MAX = 1200;
+
+export class ThirdNode {
+  readonly #sim: Simulation;
+  readonly #operator: Operator;
+  readonly #weather: Weather;
+  /** The one that the application is at, and the one that it is linked with. */
+  #lead: SimNode;
+  #partner: SimNode;
+
+  constructor(sim: Simulation, operator: Operator, weather: Weather) {
+    this.#sim = sim;
+    this.#operator = operator;
+    this.#weather = weather;
+    [this.#lead, this.#partner] = sim.nodes as [SimNode, SimNode];
+  }
+
+  async run(lead: SimNode): Promise<void> {
+    const { nodes, random, plan } = this.#sim;
+    this.#lead = lead;
+    // Everybody has had everything once.
+    for (const node of random.shuffled(nodes)) if (node !== lead) await this.#meet(node);
+    this.#sim.working = true;
+    const end = this.#sim.step + plan.steps;
+    while (this.#sim.step < end) {
+      await this.#sim.steps(random.between(50, 500));
+      await this.#event();
+      for (const node of nodes) this.#operator.restart(node);
+    }
+    this.#weather.end();
+    this.#sim.working = false;
+    await this.#peace();
+  }
+
+  async #event(): Promise<void> {
+    const { random, network, nodes, trace } = this.#sim;
+    const event = random.weighted({
+      reset: 3,
+      tail: 2,
+      partner: 3,
+      kill: 2,
+      power: 2,
+      failover: 2,
+    });
+    trace.add('third', `${event} (${this.#lead.name} and ${this.#partner.name})`);
+    const one = random.pick([this.#lead, this.#partner]);
+    switch (event) {
+      case 'reset':
+        network.break('rst');
+        break;
+      case 'tail':
+        network.break('tail');
+        break;
+      case 'kill':
+        this.#weather.crash(one, 'process');
+        break;
+      case 'power':
+        this.#weather.crash(one, 'power');
+        break;
+      case 'partner':
+        await this.#link(random.pick(nodes.filter((node) => node !== this.#lead)));
+        break;
+      case 'failover':
+        await this.#failover();
+        break;
+    }
+    this.#sim.disturbed();
+    if (!nodes.some((node) => node.primary)) await this.#operator.promote(this.#lead, false);
+  }
+
+  async #failover(): Promise<void> {
+    const [lead, partner] = [this.#lead, this.#partner];
+    if (!this.#sim.model.view(lead.index).inStep) return;
+    if (!(await this.#operator.demote(lead, false))) return;
+    if (!(await this.#operator.promote(partner, false))) return;
+    [this.#lead, this.#partner] = [partner, lead];
+  }
+
+  /** From now on the lead is to be linked with this one, and nobody else with anybody. */
+  async #link(partner: SimNode): Promise<void> {
+    const { nodes } = this.#sim;
+    this.#partner = partner;
+    this.#sim.disturbed();
+    const pair = [this.#lead, partner];
+    for (const together of [false, true]) {
+      for (const node of nodes) {
+        for (const peer of nodes) {
+          const isPair = pair.includes(node) && pair.includes(peer);
+          if (node !== peer && isPair === together) await this.#say(node, peer, together);
+        }
+      }
+    }
+  }
+
+  async #say(node: SimNode, peer: SimNode, together: boolean, discard = false): Promise<void> {
+    const what = `${together ? 'connect' : 'disconnect'} ${peer.name}`;
+    if (discard) this.#sim.model.yields(node.index, true);
+    await this.#operator.command(node, `${what}${discard ? ' --discard-my-data' : ''}`, () =>
+      together
+        ? node.replication?.connect(VOLUME, peer.name, discard)
+        : node.replication?.disconnect(VOLUME, peer.name),
+    );
+  }
+
+  async #peace(): Promise<void> {
+    const { nodes, network, trace, model, plan } = this.#sim;
+    trace.add('script', 'PEACE: all is healed');
+    network.heal();
+    Object.assign(network.splitting, { bytesMax: 512 * 1024, crumbOneIn: 0 });
+    for (const node of nodes) {
+      const { sendRingBytes, receiveRingBytes } = node.machine.faults;
+      node.machine.faults = { ...NO_FAULTS, sendRingBytes, receiveRingBytes };
+      node.mood.calm = true;
+    }
+    const others = nodes.filter((node) => node !== this.#lead);
+    // The partner may have what the lead has not, so that it is the first.
+    others.sort((a, b) => Number(b === this.#partner) - Number(a === this.#partner));
+    for (const node of others) await this.#meet(node);
+    for (const node of nodes) {
+      const { lineage } = model.copy(node.index);
+      const stamps = node.machine.readStamps(0, plan.volumeBytes);
+      if (lineage !== null)
+        checkCopy('at the end', node.index, node.name, lineage, stamps, 'there');
+      if (node === this.#lead) continue;
+      const differing = SimChecks.differing(this.#lead.machine, node.machine);
+      if (differing.length === 0) continue;
+      throw new Violation(
+        'end',
+        `at the end ${differing.length} chunks of ${this.#lead.name} and ${node.name} differ; ${this.#describe()}`,
+      );
+    }
+  }
+
+  /** The lead and this one are linked, and become one; nobody writes, or the writing goes on. */
+  async #meet(partner: SimNode): Promise<void> {
+    const pair = [this.#lead, partner];
+    let patience = 0;
+    let leastDirty = Number.POSITIVE_INFINITY;
+    for (let look = 0; look < LOOKS_MAX; look++, patience--) {
+      for (const node of this.#sim.nodes) this.#operator.restart(node);
+      // A resync that moves needs nobody.
+      const dirty = this.#dirtyChunks(partner);
+      if (dirty < leastDirty && look > 0) patience = PATIENCE;
+      leastDirty = dirty;
+      if (patience <= 0) {
+        // One that recovers asks its peers before it runs.
+        await this.#link(partner);
+        if (pair.every(({ running }) => running)) await this.#decide(partner, look > 0);
+        patience = PATIENCE;
+      }
+      if (this.#isOne(partner)) return;
+      await this.#sim.steps(LOOK_STEPS);
+    }
+    throw new Violation('settle', `the copies do not become one: ${this.#describe()}`);
+  }
+
+  /** Marked at the lead for this one. */
+  #dirtyChunks(partner: SimNode): number {
+    const slots = this.#lead.status?.peers ?? [];
+    const slot = slots.find(({ nodeId }) => nodeId === partner.machine.nodeId);
+    return slot?.dirtyChunks ?? Number.POSITIVE_INFINITY;
+  }
+
+  #isOne(partner: SimNode): boolean {
+    const pair = [this.#lead, partner];
+    return (
+      pair.every(({ running }) => running) &&
+      pair.every(({ status }) => status?.disk === 'UpToDate' && !status.suspended) &&
+      pair.every((node) => this.#sim.model.view(node.index).inStep) &&
+      this.#sim.model.view(this.#lead.index).peer === partner.index &&
+      pair.every((node) => node.pending.size === 0 || this.#sim.working) &&
+      pair.every((node) => this.#sim.working || node.machine.counters().transferWrites === 0)
+    );
+  }
+
+  async #decide(partner: SimNode, late: boolean): Promise<void> {
+    const lead = this.#lead;
+    const operator = this.#operator;
+    if (lead.status?.disk === 'Failed' || partner.status?.disk === 'Failed') {
+      for (const node of [lead, partner]) {
+        if (node.status?.disk === 'Failed' && !(await node.stop())) node.crash('process');
+      }
+      return;
+    }
+    for (const node of this.#sim.nodes) {
+      if (node !== lead && node.primary) await operator.demote(node, true);
+    }
+    const isStuck = !lead.primary || lead.status?.suspended === true;
+    if (isStuck && !(await operator.promote(lead, false)) && late)
+      await operator.promote(lead, true);
+    if (!late) return;
+    const words = await Promise.all(
+      [lead, partner].map(async (node) => (await node.volume?.status())?.peers ?? []),
+    );
+    if (words.flat().some(({ connection }) => connection === 'SplitBrain')) {
+      await this.#say(partner, lead, true, true);
+      await this.#say(lead, partner, true);
+    } else {
+      await operator.command(partner, `invalidate ${lead.name}`, () =>
+        partner.replication?.invalidate(VOLUME, lead.name),
+      );
+    }
+  }
+
+  #describe(): string {
+    return this.#sim.checks.describeNodes();
+  }
+}
