@@ -55,6 +55,12 @@ export class Duties {
     );
   }
 
+  /** Of two copies with equal generations the last primary is known, whatever has crashed, so that nobody has to be asked. */
+  refused(node: SimNode, why: string): void {
+    if (!why.includes('none of the two is known as the last primary')) return;
+    throw new Violation('last-primary', `${node.name}: ${why}; ${this.#describe()}`);
+  }
+
   // --- roles ---
 
   promoted(node: SimNode, force: boolean): void {

@@ -300,6 +300,7 @@ export class SimNode {
       randomBytes: (bytes) => random.bytes(bytes),
       emit: (event) => {
         this.#trace(`event ${event.kind}${event.peer ? ` of ${event.peer}` : ''}: ${event.text}`);
+        if (event.kind === 'peer-refused') sim.check(() => sim.duties.refused(this, event.text));
         port.emit(event);
       },
     });
