@@ -179,7 +179,9 @@ export default [
   scenario(
     'ublk: errors of the metadata alone let go of the disk: the primary goes on at its peer, and is resynced when it is back',
     async (t) => {
-      const faulty = await form(t, { metadata: 'external', volume: { onIoError: 'detach' } });
+      // With more extents in the volume than in the log, the metadata are written all the time.
+      const volume = { onIoError: 'detach', activityLogExtents: 7 };
+      const faulty = await form(t, { metadata: 'external', volume });
       const { cluster, disks } = faulty;
       const { alpha } = cluster;
       const { device, ledger, load } = await startLoad(cluster);
@@ -194,7 +196,7 @@ export default [
       await alpha.up();
       await endEqual(faulty);
     },
-    { timeoutMs: 240_000 },
+    { timeoutMs: 240_000, long: true },
   ),
 
   scenario(
