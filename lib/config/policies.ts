@@ -89,17 +89,17 @@ type Answer<T> = T | Promise<T>;
 export interface Policies {
   /**
    * Protocol A: how many writes, and how many bytes, may be on their way to the peer. At the bound a write waits.
-   * A function is asked every second while its facts change.
+   * A function is asked every second while its facts change, and every 10 seconds otherwise.
    */
   asyncWindow?: AsyncWindow | ((facts: AsyncWindowFacts) => Answer<AsyncWindow>);
   /**
    * How often cleared bits are written to disk and idle extents leave the activity log. Shorter: less to resync
-   * after a crash; longer: fewer metadata writes. A function is asked every second while its facts change.
+   * after a crash; longer: fewer metadata writes. A function is asked every second while its facts change, and every 10 seconds otherwise.
    */
   flushInterval?: Duration | ((facts: FlushIntervalFacts) => Answer<Duration>);
   /**
    * Which of the peers to use, the preferred first; one link at a time is made. Default: all, in the config's order.
-   * A function is asked when a peer comes or goes.
+   * A function is asked when a peer comes or goes, and every 10 seconds otherwise.
    */
   selectPeers?: string | string[] | ((facts: SelectPeersFacts) => Answer<string | string[]>);
   /** Deadline of one call of a policy function. */

@@ -15,6 +15,11 @@ import type { PolicyCalls, PolicyName } from './messages.ts';
 
 /** A function is not asked more often, whatever its facts do; peer events are told at once. */
 export const ASK_INTERVAL_MS = 1000;
+/**
+ * A function is asked again after this time though nothing happened: times among its facts, and the script's own clock, move. Who
+ * selected no peer would otherwise never be asked again, because no peer can come or go.
+ */
+export const REFRESH_INTERVAL_MS = 10_000;
 /** The same failure is reported so often. */
 export const REPORT_INTERVAL_MS = 60_000;
 
@@ -46,7 +51,7 @@ interface FunctionState {
   failure: string | null;
 }
 
-/** What moves without anything happening, and is no reason to ask. */
+/** What moves without anything happening, and is no reason to ask at once. */
 const MOVING = new Set(['lastSeenMs', 'idleMs']);
 
 function comparable(facts: unknown): string {
@@ -155,9 +160,11 @@ export class Evaluator {
     }
     const nowMs = this.hooks.now();
     const text = comparable(facts);
-    if (!atOnce && nowMs - state.askedMs < ASK_INTERVAL_MS) return;
+    const sinceMs = nowMs - state.askedMs;
+    if (!atOnce && sinceMs < ASK_INTERVAL_MS) return;
     // A failed call is tried again although nothing changed: the script may be right with the next worker.
-    if (!atOnce && text === state.askedFacts && state.failure === null) return;
+    const isNews = text !== state.askedFacts || state.failure !== null;
+    if (!atOnce && !isNews && sinceMs < REFRESH_INTERVAL_MS) return;
     state.busy = true;
     state.askedMs = nowMs;
     state.askedFacts = text;

@@ -71,8 +71,9 @@ export class Links {
     return this.#lastId;
   }
 
-  get selected(): readonly string[] {
-    return this.#selected;
+  /** Those that are not StandAlone. */
+  get wanted(): string[] {
+    return [...this.#entries.values()].filter(({ wanted }) => wanted).map(({ name }) => name);
   }
 
   /** The peer that the link is up with. */
@@ -86,10 +87,6 @@ export class Links {
   /** The claim is held, and the link not yet up. */
   get shakingHands(): boolean {
     return this.#holder?.phase === 'handshake' || this.#holder?.phase === 'preparing';
-  }
-
-  isWanted(peer: string): boolean {
-    return this.#entries.get(peer)?.wanted ?? false;
   }
 
   discardsMine(peer: string): boolean {
@@ -111,7 +108,7 @@ export class Links {
     });
   }
 
-  /** R18: while on, every selected peer is asked once, and no link is made. */
+  /** R18: while on, every peer is asked once, also those that policy left out, and no link is made. */
   probe(on: boolean, now: number): LinksAction[] {
     return this.#step(now, () => {
       this.#probing = on;
@@ -351,7 +348,7 @@ export class Links {
         reason: `'${node}' was told to stay disconnected from '${peer}'`,
       };
     }
-    if (!this.#selected.includes(peer)) {
+    if (!this.#probing && !this.#selected.includes(peer)) {
       return {
         code: 'NOT_SELECTED',
         reason: `'${peer}' is not selected by the policy of '${node}'`,
@@ -391,11 +388,10 @@ export class Links {
   #mayDial(entry: PeerEntry): boolean {
     if (!this.#started || this.#held !== null || !entry.wanted || entry.dial) return false;
     if (this.#holder !== null) return false;
-    const place = this.#selected.indexOf(entry.name);
-    if (place < 0) return false;
-    // Nobody dials a peer in a split brain again, and yet it is asked (R18).
+    // Nobody dials a peer in a split brain, or one that policy left out, and yet it is asked (R18).
     if (this.#probing) return !entry.asked;
-    if (entry.halted) return false;
+    const place = this.#selected.indexOf(entry.name);
+    if (place < 0 || entry.halted) return false;
     // A less preferred peer gets its turn when the more preferred ones were tried.
     return this.#selected.slice(0, place).every((name) => {
       const other = this.#entry(name);
@@ -404,7 +400,8 @@ export class Links {
   }
 
   #dial(now: number): void {
-    for (const name of this.#selected) {
+    const names = this.#probing ? this.#entries.keys() : this.#selected;
+    for (const name of names) {
       const entry = this.#entry(name);
       if (!this.#mayDial(entry) || entry.retryAt > now) continue;
       entry.dial = { id: this.newId(), openedAt: null, greeted: false };

@@ -204,7 +204,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     }
     await this.#changes.until(() => {
       const linked = this.#links.linkedPeer;
-      return linked === null || this.#links.isWanted(linked);
+      return linked === null || this.#links.wanted.includes(linked);
     }, HANG_UP_MS);
   }
 
@@ -249,9 +249,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
       if (linked !== null && this.#promotion.peerRole === 'primary') {
         return `the peer '${linked}' is primary`;
       }
-      return this.#inquiry.answer(
-        this.#links.selected.filter((name) => this.#links.isWanted(name)),
-      );
+      return this.#inquiry.answer(this.#links.wanted);
     };
     try {
       await this.#changes.until(() => this.#closing !== null || answer() !== undefined, deadlineMs);

@@ -3,7 +3,11 @@ import * as assert from 'uvu/assert';
 import { TidemarkError } from '../../../lib/binding/errors.ts';
 import { resolveConfig } from '../../../lib/config/resolve.ts';
 import type { Volume } from '../../../lib/config/types.ts';
-import { Evaluator, REPORT_INTERVAL_MS } from '../../../lib/policy/evaluator.ts';
+import {
+  Evaluator,
+  REFRESH_INTERVAL_MS,
+  REPORT_INTERVAL_MS,
+} from '../../../lib/policy/evaluator.ts';
 import type { PolicyName } from '../../../lib/policy/messages.ts';
 import type { PolicyValues, ReplicationStatus } from '../../../lib/replication/api.ts';
 import { apartStatus, connectedStatus } from './status_samples.ts';
@@ -108,6 +112,20 @@ test('a function is asked again only when its facts changed, and once a second a
   assert.is(calls.length, 2);
   sampleAt(9000, connectedStatus({ logHot: 3 }));
   assert.is(calls.length, 2, 'one call at a time');
+});
+
+test('who selected no peer is asked again after a while, though no peer can come or go', async () => {
+  const { evaluator, calls, applied, sampleAt } = harness({ selectPeers: () => [] });
+  evaluator.peersChanged(apartStatus());
+  calls[0]!.resolve([]);
+  await evaluator.settled();
+  sampleAt(REFRESH_INTERVAL_MS - 1, apartStatus());
+  assert.is(calls.length, 1, 'nothing has changed');
+  sampleAt(REFRESH_INTERVAL_MS, apartStatus());
+  assert.is(calls.length, 2);
+  calls[1]!.resolve(['beta']);
+  await evaluator.settled();
+  assert.equal(applied.at(-1)!.selectedPeers, ['beta']);
 });
 
 test('selectPeers is asked at once when a peer comes or goes, even during a call', async () => {

@@ -339,6 +339,26 @@ test('probing asks every selected peer once', () => {
   );
 });
 
+test('an inquiry asks a peer that policy left out, and makes no link with it (R18)', () => {
+  const links = make({ peers: ['beta', 'gamma'] });
+  links.start(0);
+  links.select([], 1);
+  links.disconnect('gamma', 1);
+  assert.equal(links.wanted, ['beta']);
+  const actions = links.probe(true, 2);
+  assert.equal(
+    actions.map((each) => each.do === 'dial' && each.peer),
+    ['beta'],
+  );
+  const beta = dialId(actions, 'beta');
+  assert.is(links.claim(beta, 'beta', false, 3).refusal, null);
+  const decision: Decision = { kind: 'none', rule: 40, side: 'none', full: false, reason: '' };
+  links.ended(beta, 'beta', { kind: 'probed', decision, peerRole: 'secondary' }, 4);
+  assert.equal(links.tick(5000), []);
+  assert.equal(links.probe(false, 6000), []);
+  assert.is(links.claim(links.newId(), 'beta', true, 7000).refusal?.code, 'NOT_SELECTED');
+});
+
 test('an inquiry asks a peer that is not dialled otherwise: in a split brain, or waiting for its backoff (R18)', () => {
   const links = make({ peers: ['beta', 'gamma'] });
   const actions = links.start(0);
