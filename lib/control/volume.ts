@@ -118,8 +118,13 @@ export class ControlledVolume {
   /**
    * Opens the volume, starts its links and, after a crash, recovers it. It is secondary afterwards, or recovered.
    * `serving`: it was primary in this process, under a replication worker that died.
+   * A command that comes meanwhile has its turn afterwards: it would take what waits for recovery to be nothing (R18).
    */
-  async start(serving = false): Promise<void> {
+  start(serving = false): Promise<void> {
+    return this.inTurn(() => this.startNow(serving));
+  }
+
+  private async startNow(serving: boolean): Promise<void> {
     const { replication, log } = this.context;
     const waiting = this.waitingDevice();
     const report = await replication.open(
@@ -178,7 +183,7 @@ export class ControlledVolume {
     this.pending = pending;
     this.recovery = 'recovering after a crash: asking the peers';
     await this.context.replication.startLinks(this.name);
-    await this.inTurn(() => this.recoverOnce(false));
+    await this.recoverOnce(false);
     this.recoveryLoop = this.retryRecovery();
   }
 
@@ -212,7 +217,7 @@ export class ControlledVolume {
    * @throws what the takeover of the device failed with.
    */
   private async recoverOnce(force: boolean): Promise<void> {
-    const { replication, record, log } = this.context;
+    const { replication, log } = this.context;
     const { pending } = this;
     if (pending === null || this.closing) return;
     const { native } = await replication.status(this.name);
@@ -225,11 +230,9 @@ export class ControlledVolume {
       }
     }
     if (native.device === '' && pending.frontend !== null) {
-      try {
-        record.write(await replication.startFrontend(this.name, pending.frontend));
-      } catch (error) {
-        if ((error as TidemarkError).code !== 'UBLK_GONE') throw error;
-        await this.letGo((error as Error).message);
+      const gone = await this.takeOver(pending.frontend);
+      if (gone !== null) {
+        await this.letGo(gone);
         return;
       }
     }
@@ -248,10 +251,22 @@ export class ControlledVolume {
     log.info({ volume: this.name }, `recovered: I/O on ${pending.device} goes on`);
   }
 
+  /** Resolves with null, or with why there is no such device any more. */
+  private async takeOver(frontend: FrontendSpec): Promise<string | null> {
+    const { replication, record } = this.context;
+    try {
+      record.write(await replication.startFrontend(this.name, frontend));
+      return null;
+    } catch (error) {
+      if ((error as TidemarkError).code !== 'UBLK_GONE') throw error;
+      record.remove();
+      return (error as Error).message;
+    }
+  }
+
   /** The daemon died while its device was being made or taken away: nobody waits for anything. */
   private async letGo(why: string): Promise<void> {
-    const { replication, record, log } = this.context;
-    record.remove();
+    const { replication, log } = this.context;
     this.pending = null;
     this.recovers = false;
     this.setRecovery('');
@@ -319,6 +334,7 @@ export class ControlledVolume {
   demote(force: boolean): Promise<void> {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
+      if (this.pending !== null && !force) this.refuseWhileSuspended(this.recovery);
       await this.stopFrontendNow(force);
       if (this.pending !== null) {
         // The device and what waited on it are gone: there is no I/O left that an answer could be asked for.
@@ -364,16 +380,24 @@ export class ControlledVolume {
     if (this.closing) throw new TidemarkError('STOPPING', `${this.name}: the daemon is stopping`);
   }
 
+  private refuseWhileSuspended(why: string): never {
+    const message = `${this.name} stays suspended: ${why}; --force takes its device away, and what waits on it fails`;
+    throw new TidemarkError('SUSPENDED', message);
+  }
+
   private async stopFrontendNow(force: boolean): Promise<boolean> {
     if (!this.attached) return false;
     const { replication, record } = this.context;
     const { native } = await replication.status(this.name);
-    if (native.device === '') return false;
+    if (native.device === '') {
+      const waiting = this.pending?.frontend;
+      const isLeft = waiting?.kind === 'ublk' && waiting.options.recover;
+      // Who waits on a device that was not taken over yet learns only from it that nothing will come.
+      if (!force || !isLeft || (await this.takeOver(waiting)) !== null) return false;
+    }
     if ((this.pending !== null || native.suspended) && !force) {
       // A device is synced before it goes, and that would wait for what is suspended.
-      const why = this.recovery || native.suspendReason;
-      const message = `${this.name} stays suspended: ${why}; --force takes its device away, and what waits on it fails`;
-      throw new TidemarkError('SUSPENDED', message);
+      this.refuseWhileSuspended(this.recovery || native.suspendReason);
     }
     await replication.stopFrontend(this.name, force);
     record.remove();

@@ -547,6 +547,27 @@ test('R18: a promotion that is refused is tried again, and said in status until 
   await daemon.stop(true);
 });
 
+test('R18: secondary --force takes away a device that could not be taken over yet, and nothing less does', async () => {
+  const { daemon, fake, path, runFolder } = crashed();
+  fake.failures.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
+  await daemon.start();
+  const client = await ControlClient.connect(path);
+  const error = await failure(client.call('secondary'));
+  assert.is(error.code, 'SUSPENDED');
+  assert.match(error.message, /beta is primary; --force takes its device away/);
+  assert.not(fake.calls.includes('resume r0'));
+  const before = fake.calls.length;
+  await client.call('secondary', { force: true });
+  assert.equal(fake.calls.slice(before), [
+    'startFrontend r0 ublk recover',
+    'stopFrontend r0 force',
+    'resume r0',
+  ]);
+  assert.not(existsSync(join(runFolder, 'd.r0.ublk')));
+  client.close();
+  await daemon.stop(false);
+});
+
 test('a device that is neither noted nor explained by a crash of this volume is not touched', async () => {
   const { daemon, fake } = crashed(false, { crashed: false, crashedPrimary: false });
   await daemon.start();
