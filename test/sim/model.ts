@@ -278,9 +278,12 @@ export class Model {
 
   // --- links ---
 
-  linkBegins(id: number): void {
+  /** True for the first of both sides to start: nothing of the link has been written yet. */
+  linkBegins(id: number): boolean {
     this.#tick += 1;
-    if (!this.#linkTicks.has(id)) this.#linkTicks.set(id, this.#tick);
+    if (this.#linkTicks.has(id)) return false;
+    this.#linkTicks.set(id, this.#tick);
+    return true;
   }
 
   /** `target` is durably Inconsistent from now on (R17), and will be what `source` is. */

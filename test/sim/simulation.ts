@@ -212,10 +212,7 @@ export class Simulation {
   linkStarting(node: SimNode, params: NativeLinkParams): void {
     const peer = this.nodeById(params.peerId);
     if (peer === undefined) return;
-    this.model.linkBegins(params.incarnation);
-    // The first of both to start: nothing of the link has been written yet.
-    const other = this.#linkView(peer);
-    const first = other.id !== params.incarnation;
+    const first = this.model.linkBegins(params.incarnation);
     if (params.side === 'none' && first) this.model.inStep(node.index, peer.index);
     if (params.peerRole === 'primary' && node.primary) {
       this.fail('roles', `${node.name} links as primary with ${peer.name}, which is primary`);
