@@ -6,7 +6,7 @@
 #include <string>
 
 #include "addon/environment.h"
-#include "addon/handshake.h"
+#include "addon/handshake_calls.h"
 #include "addon/volume_object.h"
 #include "checks.h"
 #include "machine_object.h"
@@ -41,37 +41,6 @@ Napi::Array mutants(Napi::Env env) {
   return names;
 }
 
-Napi::Value encode_handshake_frame(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  ArgumentReader reader(info, "encodeHandshake");
-  const std::string json = reader.text(reader.argument(0, "json"), 1, addon::kHandshakeBytesMax);
-  if (reader.failed()) return env.Undefined();
-  const std::vector<uint8_t> frame = addon::encode_handshake(json);
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, frame.size());
-  std::copy(frame.begin(), frame.end(), bytes.Data());
-  return bytes;
-}
-
-Napi::Value parse_handshake_frame(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  ArgumentReader reader(info, "parseHandshake");
-  const std::span<const uint8_t> bytes = reader.bytes(reader.argument(0, "bytes"));
-  if (reader.failed()) return env.Undefined();
-  const addon::HandshakeParse parse = addon::parse_handshake(bytes);
-  if (!parse.error.empty()) {
-    addon::Failure failure;
-    failure.code = "FRAME";
-    failure.message = parse.error;
-    addon::throw_failure(env, failure);
-    return env.Undefined();
-  }
-  if (!parse.json.has_value()) return env.Null();
-  const Napi::Object frame = Napi::Object::New(env);
-  frame.Set("json", Napi::String::New(env, parse.json->data(), parse.json->size()));
-  frame.Set("bytes", Napi::Number::New(env, static_cast<double>(parse.bytes)));
-  return frame;
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto environment = std::make_unique<addon::Environment>();
   environment->volume_class = Napi::Persistent(addon::VolumeObject::define(env));
@@ -81,9 +50,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   define_checks(env, exports);
   exports.Set("setMutant", Napi::Function::New(env, set_mutant, "setMutant"));
   exports.Set("mutants", mutants(env));
-  exports.Set("encodeHandshake",
-              Napi::Function::New(env, encode_handshake_frame, "encodeHandshake"));
-  exports.Set("parseHandshake", Napi::Function::New(env, parse_handshake_frame, "parseHandshake"));
+  addon::export_handshake_calls(env, exports);
   return exports;
 }
 
