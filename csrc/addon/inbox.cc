@@ -4,15 +4,15 @@
 
 namespace tidemark::addon {
 
-void Inbox::open(napi_threadsafe_function wake) {
+void Inbox::open(Wake wake) {
   const std::lock_guard lock(mutex_);
-  wake_ = wake;
+  wake_ = std::move(wake);
 }
 
 void Inbox::wake_locked() {
   if (waking_) return;
-  // Under the lock: shut() cannot return, nor its caller release wake_, in the middle of the call.
-  waking_ = napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking) == napi_ok;
+  // Under the lock: shut() cannot return, nor its caller release what wake_ calls, meanwhile.
+  waking_ = wake_();
 }
 
 void Inbox::post_locked(Letter letter) {

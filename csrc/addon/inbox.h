@@ -1,12 +1,11 @@
 // What the volume's thread tells JavaScript: answers to calls and events in their order, and two
-// flags. A queue under a lock, and one thread-safe function that is called only when nothing is on
-// its way already, so that a busy volume costs one wake-up a batch.
+// flags. A queue under a lock, and a wake-up that is called only when nothing is on its way
+// already, so that a busy volume costs one a batch.
 //
 // Invariants
-// - waking_ is true from the call of the thread-safe function until the take() that leaves nothing.
-// - After shut() nothing is queued and the thread-safe function is never called again: whoever
-// shuts
-//   may release it. Without that a thread would call it after its environment ended and crash.
+// - waking_ is true from the wake-up until the take() that leaves nothing.
+// - After shut() nothing is queued and the wake-up is never called again: whoever shuts may release
+//   what it calls. Without that a thread would call it after its environment ended and crash.
 #pragma once
 
 #include <node_api.h>
@@ -42,8 +41,12 @@ struct Delivery {
 
 class Inbox {
  public:
-  // The thread that made `wake`, before anything is posted.
-  void open(napi_threadsafe_function wake);
+  // Has the JavaScript thread take() soon; false: it could not, the next post tries again. Called
+  // on any thread, under the lock.
+  using Wake = std::function<bool()>;
+
+  // The JavaScript thread, before anything is posted.
+  void open(Wake wake);
 
   // Any thread.
   void post(Answer answer);
@@ -66,7 +69,7 @@ class Inbox {
   Delivery take_locked();
 
   std::mutex mutex_;
-  napi_threadsafe_function wake_ = nullptr;  // nullptr: shut
+  Wake wake_;  // empty: shut
   bool waking_ = false;
   std::deque<Letter> letters_;
   bool outgoing_ = false;

@@ -1,25 +1,16 @@
 // An open volume as one JavaScript environment knows it: the engine, the inbox between its thread
-// and JavaScript, the promises that wait, and the end of all of them.
+// and JavaScript, the promises that wait, and the end of all of them. How the inbox wakes
+// JavaScript, and what ends the engine, is said by the kind of session: threaded_session.h here,
+// and the simulator's, which goes one step at a time.
 //
-// Ways to end, each of which joins the engine's thread before the environment is gone:
-//   close()              a promise; the blocking part runs on a thread of libuv's pool
-//   the garbage          the object was dropped without close(): the same, abandoned, nobody waits
-//   the environment      process end or worker.terminate(): a cleanup hook abandons and joins at
-//   once.
-//                        It was added after the thread-safe function, so that it runs before Node
-//                        ends that one (hooks run in reverse order).
-//
-// All methods belong to the JavaScript thread. A Session lives as long as the object, the
-// thread-safe function or a task of it needs it.
+// All methods belong to the JavaScript thread.
 #pragma once
 
 #include <napi.h>
 
-#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,7 +36,7 @@ class Reply {
   uint64_t call_;
 };
 
-class Session : public std::enable_shared_from_this<Session> {
+class Session {
  public:
   // Hears what the volume's thread tells, on the JavaScript thread, until close() is called.
   class Listener {
@@ -60,10 +51,10 @@ class Session : public std::enable_shared_from_this<Session> {
     ~Listener() = default;
   };
 
-  // Blocks for the attach. nullptr: `failure` says why.
+  // Blocks for the attach. nullptr: `failure` says why. Of the kind that is linked.
   static std::shared_ptr<Session> open(napi_env env, const OpenOptions& options,
                                        AttachReport* report, Failure* failure);
-  ~Session();
+  virtual ~Session() = default;
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -81,34 +72,34 @@ class Session : public std::enable_shared_from_this<Session> {
   // The one promise of the volume's end, the same for every caller.
   napi_value close(bool abandon);
 
- private:
-  explicit Session(napi_env env, std::string name) : env_(env), name_(std::move(name)) {}
-  bool open_wake(Failure* failure);
-  static void on_wake(napi_env env, napi_value, void* context, void*);
-  static void on_environment_end(void* session);
+ protected:
+  Session(napi_env env, std::string name) : env_(env), name_(std::move(name)) {}
 
+  // Opens the engine, which tells the inbox. False: `failure` says why.
+  bool attach(const OpenOptions& options, AttachReport* report, Failure* failure);
   void handle(Delivery delivery);
-  void settle(const Answer& answer);
-  // Keeps the process and the object alive while promises wait.
-  void hold(bool waiting);
-  void reject_all_calls();
-  void join(bool abandon);
-  void finish(bool abandon);
-  void release_wake();
+  // Promises wait, or none does any more.
+  virtual void hold(bool waiting);
+  // close() was called: ends the engine, and then conclude(), now or later.
+  virtual void end(bool abandon) = 0;
+  // The engine has ended: tells what was not told, and settles every promise.
+  void conclude(bool abandon);
 
   const napi_env env_;
   const std::string name_;
   std::unique_ptr<Engine> engine_;
-  // Held while the engine ends: the environment's end waits for a close() under way.
-  std::mutex ending_;
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
-  napi_threadsafe_function wake_ = nullptr;
   Listener* listener_ = nullptr;
-  uint64_t last_call_ = 0;
   std::map<uint64_t, napi_deferred> calls_;  // waiting
   bool closed_ = false;                      // close() was called
   Napi::Reference<Napi::Value> close_promise_;
-  napi_deferred close_deferred_ = nullptr;
+  napi_deferred close_deferred_ = nullptr;  // until it is settled
+
+ private:
+  void settle(const Answer& answer);
+  void reject_all_calls();
+
+  uint64_t last_call_ = 0;
   std::string close_error_;  // what went wrong on the disk since close() was called
 };
 

@@ -135,7 +135,7 @@ Napi::Value MachineObject::node_id(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::open(const Napi::CallbackInfo& info) {
   opening() = {machine_.get(), nullptr};
   const Napi::Value volume = addon::VolumeObject::open(info);
-  const std::shared_ptr<addon::Session> session = std::exchange(opening(), {}).session;
+  const std::shared_ptr<SteppedSession> session = std::exchange(opening(), {}).session;
   if (session == nullptr) return volume;
   session_ = session;
   return volume;
@@ -178,7 +178,7 @@ Napi::Value MachineObject::poll(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::deliver(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   // The session outlives the process by what it still has to tell.
-  const std::shared_ptr<addon::Session> session = session_;
+  const std::shared_ptr<SteppedSession> session = session_;
   const bool told = session != nullptr && session->deliver();
   if (env.IsExceptionPending() || !good(env)) return env.Undefined();
   if (!told && session != nullptr && machine_->process == nullptr && session_ == session) {

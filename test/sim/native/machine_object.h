@@ -6,8 +6,8 @@
 #include <memory>
 
 #include "addon/argument.h"
-#include "addon/session.h"
 #include "machine.h"
+#include "stepped_session.h"
 
 namespace tidemark::sim {
 
@@ -50,7 +50,7 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
   void kill();
 
   std::unique_ptr<Machine> machine_;
-  std::shared_ptr<addon::Session> session_;
+  std::shared_ptr<SteppedSession> session_;
 };
 
 void throw_error(Napi::Env env, const std::string& message);

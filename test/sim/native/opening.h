@@ -6,15 +6,13 @@
 
 #include "machine.h"
 
-namespace tidemark::addon {
-class Session;
-}
-
 namespace tidemark::sim {
+
+class SteppedSession;
 
 struct Opening {
   Machine* machine = nullptr;
-  std::shared_ptr<addon::Session> session;
+  std::shared_ptr<SteppedSession> session;
 };
 Opening& opening();
 
