@@ -6,14 +6,13 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <initializer_list>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "core/json.h"
 #include "engine/ring.h"
 #include "frontends/ublk_control.h"
 #include "frontends/ublk_params.h"
@@ -22,35 +21,18 @@
 namespace tidemark {
 namespace {
 
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += {'\\', c};
-    } else if (byte < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", byte);
-      out += escape;
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
-
 const char* boolean(bool value) { return value ? "true" : "false"; }
 
 std::string list(const std::vector<std::string>& items) {
   std::string out = "[";
-  for (const std::string& item : items) out += (out.size() > 1 ? "," : "") + quoted(item);
+  for (const std::string& item : items) out += (out.size() > 1 ? "," : "") + Json::quoted(item);
   return out + "]";
 }
 
 std::string object(std::initializer_list<std::pair<const char*, std::string>> members) {
   std::string out = "{";
   for (const auto& [name, value] : members) {
-    out += (out.size() > 1 ? "," : "") + quoted(name) + ":" + value;
+    out += (out.size() > 1 ? "," : "") + Json::quoted(name) + ":" + value;
   }
   return out + "}";
 }
@@ -58,7 +40,7 @@ std::string object(std::initializer_list<std::pair<const char*, std::string>> me
 std::string kernel() {
   utsname name = {};
   uname(&name);
-  return object({{"release", quoted(name.release)}, {"machine", quoted(name.machine)}});
+  return object({{"release", Json::quoted(name.release)}, {"machine", Json::quoted(name.machine)}});
 }
 
 struct Operation {
@@ -183,10 +165,10 @@ std::string feature_uses(const Ublk& ublk) {
     if (!feature.used) continue;
     const bool offered = ublk.known && (ublk.features & feature.bit) != 0;
     if (out.size() > 1) out += ",";
-    out += object({{"name", quoted(feature.name)},
+    out += object({{"name", Json::quoted(feature.name)},
                    {"offered", ublk.known ? boolean(offered) : "null"},
                    {"required", boolean(feature.required)},
-                   {"without", quoted(feature.without)}});
+                   {"without", Json::quoted(feature.without)}});
   }
   return out + "]";
 }
@@ -202,19 +184,20 @@ std::string features_json() {
     ublk = probe_ublk();
   }).join();
   const std::string io_uring_text = object({{"usable", boolean(io_uring.usable)},
-                                            {"problem", quoted(io_uring.problem)},
+                                            {"problem", Json::quoted(io_uring.problem)},
                                             {"missing_operations", list(io_uring.missing)}});
   const std::string ublk_text =
       object({{"usable", boolean(ublk.usable && io_uring.usable)},
               {"control_device", boolean(ublk.control_device)},
-              {"problem", quoted(ublk.problem)},
+              {"problem", Json::quoted(ublk.problem)},
               {"features", ublk.known ? feature_names(ublk.features) : "null"},
               {"uses", feature_uses(ublk)}});
-  return object({{"kernel", kernel()},
-                 {"io_uring", io_uring_text},
-                 {"ublk", ublk_text},
-                 {"nbd", object({{"usable", boolean(io_uring.usable)},
-                                 {"problem", quoted(io_uring.usable ? "" : io_uring.problem)}})}});
+  return object(
+      {{"kernel", kernel()},
+       {"io_uring", io_uring_text},
+       {"ublk", ublk_text},
+       {"nbd", object({{"usable", boolean(io_uring.usable)},
+                       {"problem", Json::quoted(io_uring.usable ? "" : io_uring.problem)}})}});
 }
 
 }  // namespace tidemark
