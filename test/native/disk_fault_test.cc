@@ -462,17 +462,7 @@ TEST_CASE("detach: a diskless primary steps down and stops, and links with nobod
     FaultPair pair(OnIoError::kDetach);
     pair.detach();
     REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
-    int error = 1;
-    REQUIRE(pair.finish(
-        [&](Done done) {
-          if (stops) {
-            pair.a.volume().stop(done);
-          } else {
-            pair.a.volume().demote(done);
-          }
-        },
-        &error));
-    CHECK(error == 0);
+    CHECK(pair.end(pair.a, stops) == 0);
     REQUIRE(pair.run([&] { return !pair.connected(); }));
     if (!stops) CHECK(!pair.connect(nullptr, false));
   }

@@ -52,6 +52,20 @@ struct Pair : World {
     const uint64_t end = now_us + microseconds;
     REQUIRE(run([&] { return now_us >= end; }, microseconds));
   }
+  // Stops the node, or makes it a secondary. What came of that.
+  int end(Node& node, bool stops) {
+    int error = 1;
+    REQUIRE(finish(
+        [&](Done done) {
+          if (stops) {
+            node.volume().stop(done);
+          } else {
+            node.volume().demote(done);
+          }
+        },
+        &error));
+    return error;
+  }
   bool idle() {
     return run([&] { return state(a).idle && state(b).idle; });
   }

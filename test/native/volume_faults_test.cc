@@ -109,17 +109,7 @@ TEST_CASE("a source is demoted and stopped in the middle of a resync") {
     REQUIRE(pair.wait(request));
     const uint64_t before = pair.state(pair.a).dirty_chunks;
     REQUIRE(before > 0);
-    int error = 1;
-    REQUIRE(pair.finish(
-        [&](Done done) {
-          if (stops) {
-            pair.a.volume().stop(done);
-          } else {
-            pair.a.volume().demote(done);
-          }
-        },
-        &error));
-    CHECK(error == 0);
+    CHECK(pair.end(pair.a, stops) == 0);
     CHECK(pair.state(pair.a).dirty_chunks > 0);
     if (stops) continue;
     CHECK(pair.a.volume().status().role == Role::kSecondary);

@@ -4,40 +4,10 @@
 #include <algorithm>
 
 #include "core/frame.h"
-#include "world.h"
+#include "pair.h"
 
 namespace tidemark::test {
 namespace {
-
-constexpr uint64_t kMiB = 1u << 20;
-
-Geometry small_geometry() {
-  Geometry geometry;
-  geometry.extent_bytes = 1u << 20;
-  geometry.log_extents = 7;
-  return geometry;
-}
-
-constexpr uint64_t kDevice = 24 * kMiB + 3 * 512;  // no multiple of a chunk or an extent
-
-// Both attached, a is primary, b was filled by a full resync.
-struct Pair : World {
-  explicit Pair(uint64_t seed, Protocol protocol_in = Protocol::kC)
-      : World(seed, small_geometry(), kDevice), protocol(protocol_in) {
-    a.attach();
-    b.attach();
-    int error = 1;
-    REQUIRE(finish([&](Done done) { a.volume().promote(true, done); }, &error));
-    REQUIRE(error == 0);
-    REQUIRE(connect(&a, true, protocol));
-    REQUIRE(run([&] { return connected(); }));
-    REQUIRE(identical());
-  }
-  uint64_t dirty(Node& node, Node& peer) {
-    return node.volume().handshake_state(peer.id()).dirty_chunks;
-  }
-  Protocol protocol;
-};
 
 bool has_event(const Node& node, EventKind kind) {
   for (const Event& event : node.events) {
@@ -124,7 +94,7 @@ TEST_CASE(
   REQUIRE(pair.wait(pair.write(pair.a, 10 * 4096 + 100, 4096, 3)));  // touches two chunks
   REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 64 * 1024, 4)));   // 16 chunks
   REQUIRE(pair.wait(pair.write(pair.a, 20 * kMiB, 4096, 5)));        // again
-  CHECK(pair.dirty(pair.a, pair.b) == 19);
+  CHECK(pair.state(pair.a).dirty_chunks == 19);
   const HandshakeState apart = pair.a.volume().handshake_state(pair.b.id());
   CHECK(apart.current != before);
   CHECK(apart.bitmap == before);
@@ -132,8 +102,8 @@ TEST_CASE(
   REQUIRE(pair.run([&] { return pair.connected(); }));
   CHECK(pair.a.volume().status().resync.chunks_sent == 19);
   CHECK(pair.identical());
-  CHECK(pair.dirty(pair.a, pair.b) == 0);
-  CHECK(pair.dirty(pair.b, pair.a) == 0);
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
+  CHECK(pair.state(pair.b).dirty_chunks == 0);
   CHECK(pair.b.volume().handshake_state(pair.a.id()).current == apart.current);
 }
 
@@ -152,7 +122,7 @@ TEST_CASE("writes under way when the link breaks complete and are marked") {
   for (uint64_t i = 0; i < 40; ++i) {
     // Every chunk in which the copies differ is marked.
     if (std::memcmp(pair.a.data() + i * 512 * 1024, pair.b.data() + i * 512 * 1024, 4096) != 0) {
-      CHECK(pair.dirty(pair.a, pair.b) > 0);
+      CHECK(pair.state(pair.a).dirty_chunks > 0);
     }
   }
   REQUIRE(pair.connect(&pair.a, false));
@@ -179,7 +149,7 @@ TEST_CASE("suspended requests that are dropped fail, and leave neither data nor 
   REQUIRE(pair.finish([&](Done done) { volume.demote(done); }, &error));
   CHECK(error == 0);
   CHECK(volume.status().current == current);
-  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
   CHECK(pair.identical());
 }
 
@@ -190,7 +160,7 @@ TEST_CASE("a link that says nothing is given up after the timeout and writing go
   REQUIRE(pair.wait(request));
   CHECK(request->result == 0);
   CHECK(pair.a.volume().status().connection == Connection::kStandAlone);
-  CHECK(pair.dirty(pair.a, pair.b) == 1);
+  CHECK(pair.state(pair.a).dirty_chunks == 1);
 }
 
 // Its owner only turns when an I/O ended or a deadline is there: nothing else would wake it.
@@ -218,7 +188,7 @@ TEST_CASE("a write that waits for a log extent goes on when its peer is given up
     pair.poll(pair.a);
   }
   CHECK(done());
-  CHECK(pair.dirty(pair.a, pair.b) == requests.size());
+  CHECK(pair.state(pair.a).dirty_chunks == requests.size());
 }
 
 TEST_CASE("a peer whose disk hangs is given up though it is heard of") {
@@ -227,7 +197,7 @@ TEST_CASE("a peer whose disk hangs is given up though it is heard of") {
   Request* request = pair.write(pair.a, 4096, 4096, 9);
   REQUIRE(pair.run([&] { return request->result <= 0; }, 2'000'000));
   CHECK(request->result == 0);
-  CHECK(pair.dirty(pair.a, pair.b) == 1);
+  CHECK(pair.state(pair.a).dirty_chunks == 1);
   pair.b.hang = false;
   REQUIRE(pair.connect(&pair.a, false));
   REQUIRE(pair.run([&] { return pair.connected(); }));
@@ -290,7 +260,7 @@ TEST_CASE("after a clean stop the log is empty and nothing is marked by the next
   pair.a.crash(true);
   pair.a.attach();
   CHECK(pair.a.volume().status().marked_by_replay_chunks == 0);
-  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
   CHECK(pair.a.volume().status().disk == DiskState::kUpToDate);
 }
 
@@ -303,7 +273,7 @@ TEST_CASE("an unusable activity log makes everything dirty once, not at every at
   pair.a.damage_log();
   pair.a.attach();
   CHECK(!pair.a.warnings.empty());
-  CHECK(pair.dirty(pair.a, pair.b) == (pair.a.size() + 4095) / 4096);
+  CHECK(pair.state(pair.a).dirty_chunks == (pair.a.size() + 4095) / 4096);
   REQUIRE(pair.connect(&pair.a, false));
   REQUIRE(pair.run([&] { return pair.connected(); }));
   int error = 1;
@@ -311,7 +281,7 @@ TEST_CASE("an unusable activity log makes everything dirty once, not at every at
   pair.a.crash(true);
   pair.a.attach();
   CHECK(pair.a.warnings.empty());
-  CHECK(pair.dirty(pair.a, pair.b) == 0);
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
 }
 
 TEST_CASE("an interrupted resync resumes where it was") {
@@ -319,17 +289,17 @@ TEST_CASE("an interrupted resync resumes where it was") {
   pair.cut();
   for (uint64_t i = 0; i < 16; ++i)
     REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
-  const uint64_t total = pair.dirty(pair.a, pair.b);
+  const uint64_t total = pair.state(pair.a).dirty_chunks;
   CHECK(total == 16 * 256);
   REQUIRE(pair.connect(&pair.a, false));
-  REQUIRE(pair.run([&] { return pair.dirty(pair.a, pair.b) < total / 2; }));
+  REQUIRE(pair.run([&] { return pair.state(pair.a).dirty_chunks < total / 2; }));
   pair.cut();
   CHECK(pair.b.volume().status().disk == DiskState::kInconsistent);
   REQUIRE(pair.run([&] {
     return pair.b.volume().handshake_state(pair.a.id()).idle &&
            pair.a.volume().handshake_state(pair.b.id()).idle;
   }));
-  const uint64_t left = pair.dirty(pair.a, pair.b);
+  const uint64_t left = pair.state(pair.a).dirty_chunks;
   CHECK(left > 0);
   REQUIRE(pair.connect(&pair.a, false));
   REQUIRE(pair.run([&] { return pair.connected(); }));
