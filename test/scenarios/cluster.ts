@@ -2,11 +2,12 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TimeoutsMs } from '../../lib/config/resolved.ts';
 import { freePorts, LinkProxy } from '../tools/link-proxy.ts';
 import type { ScenarioContext } from '../vm/guest/support.ts';
 import { assertSameData } from './disks.ts';
 import { ClusterNode } from './node.ts';
-import type { Place, TimeoutsMs } from './place.ts';
+import type { Place } from './place.ts';
 
 const MIB = 1 << 20;
 

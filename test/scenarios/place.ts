@@ -3,6 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { TimeoutsMs } from '../../lib/config/resolved.ts';
 import { BlockDevice } from '../tools/block-device.ts';
 import { NbdClient } from '../tools/nbd-client.ts';
 import { PATIENCE } from '../tools/patience.ts';
@@ -17,15 +18,6 @@ export interface Device {
   write(offset: number, data: Uint8Array): Promise<void>;
   flush(): Promise<void>;
   close(): Promise<void>;
-}
-
-export interface TimeoutsMs {
-  ping: number;
-  peerTimeout: number;
-  connectTimeout: number;
-  retryMin: number;
-  retryMax: number;
-  recoveryTimeout: number;
 }
 
 export interface Place {

@@ -17,9 +17,8 @@ import type {
   NativeVolume,
 } from '../../lib/binding/native.ts';
 
-export interface MachineOptions {
-  name: string;
-  seed: bigint | number;
+/** What is made once, with the volume on it. */
+export interface MachineShape {
   volumeBytes: number;
   chunkBytes: number;
   extentBytes: number;
@@ -29,6 +28,11 @@ export interface MachineOptions {
   metadata: 'internal' | 'external';
   /** False: every finished write is durable. */
   volatileCache: boolean;
+}
+
+export interface MachineOptions extends MachineShape {
+  name: string;
+  seed: bigint | number;
 }
 
 /** Faults of the disks from now on; all chances are "one in N", 0 = never. They count for open() too. */

@@ -1,5 +1,7 @@
 /** What a seed chooses before anything runs: the volume, the nodes, how fast and how wild things are. */
+import type { TimeoutsMs } from '../../lib/config/resolved.ts';
 import { LIMITS_OF_PLAN as L } from './limits.ts';
+import type { MachineShape } from './machine.ts';
 import type { Random } from './random.ts';
 import type { Splitting } from './stream.ts';
 import { THEMES, type ThemeName } from './theme_names.ts';
@@ -19,31 +21,17 @@ export interface PolicyPlan {
   deadlineMs: number;
 }
 
-export interface Plan {
+export interface Plan extends MachineShape {
   seed: number;
   theme: ThemeName;
   nodes: number;
   protocol: 'A' | 'C';
   secret: string | null;
-  volumeBytes: number;
-  chunkBytes: number;
-  extentBytes: number;
-  logExtents: number;
-  blockBytes: 512 | 4096;
-  metadata: 'internal' | 'external';
-  volatileCache: boolean;
   frontend: 'ublk' | 'nbd';
   /** 0: as large as the machine has them. */
   sendRingBytes: number;
   receiveRingBytes: number;
-  timeouts: {
-    ping: number;
-    peerTimeout: number;
-    connectTimeout: number;
-    retryMin: number;
-    retryMax: number;
-    recoveryTimeout: number;
-  };
+  timeouts: TimeoutsMs;
   policy: PolicyPlan;
   splitting: Splitting;
   /** Mean virtual microseconds of a step. */
