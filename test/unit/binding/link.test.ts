@@ -6,12 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { loadAddon } from '../../../lib/binding/addon.ts';
-import type {
-  NativeEvent,
-  NativeHandshakeState,
-  NativeLinkParams,
-  NativeVolume,
-} from '../../../lib/binding/native.ts';
+import type { NativeEvent, NativeVolume } from '../../../lib/binding/native.ts';
+import { type LinkDecision, linkParams } from './link_params.ts';
 import { BACKING_BYTES, makeBackingFile } from './scratch.ts';
 
 const addon = loadAddon();
@@ -94,27 +90,6 @@ class Side {
   }
 }
 
-function paramsFor(
-  own: NativeHandshakeState,
-  peer: NativeHandshakeState,
-  rest: Pick<NativeLinkParams, 'side' | 'full' | 'syncGeneration'>,
-): NativeLinkParams {
-  return {
-    ...rest,
-    serial: own.serial,
-    peerId: peer.nodeId,
-    peerName: 'the other',
-    incarnation: INCARNATION,
-    protocol: 'C',
-    peerCurrent: peer.current,
-    peerBitmap: peer.bitmap,
-    peerHistory: peer.history,
-    peerFlags: peer.flags,
-    peerRole: peer.role,
-    peerDisk: peer.disk,
-  };
-}
-
 /** A full resync from `source` to `target`, as the handshake would have decided. */
 async function link(source: Side, target: Side): Promise<void> {
   const nobody = '0'.repeat(31);
@@ -122,15 +97,20 @@ async function link(source: Side, target: Side): Promise<void> {
   const targetId = (await target.volume.handshakeState(`${nobody}1`)).nodeId;
   const sourceState = await source.volume.handshakeState(targetId);
   const targetState = await target.volume.handshakeState(sourceId);
-  const syncGeneration = randomBytes(8).toString('hex');
+  const decision: Omit<LinkDecision, 'side'> = {
+    incarnation: INCARNATION,
+    protocol: 'C',
+    full: true,
+    syncGeneration: randomBytes(8).toString('hex'),
+  };
   source.volume.resetLinkBytes();
   target.volume.resetLinkBytes();
   await Promise.all([
     source.volume.linkPrepare(
-      paramsFor(sourceState, targetState, { side: 'source', full: true, syncGeneration }),
+      linkParams(sourceState, targetState, { ...decision, side: 'source' }),
     ),
     target.volume.linkPrepare(
-      paramsFor(targetState, sourceState, { side: 'target', full: true, syncGeneration }),
+      linkParams(targetState, sourceState, { ...decision, side: 'target' }),
     ),
   ]);
   assert.equal(await Promise.all([source.volume.linkStart(), target.volume.linkStart()]), [

@@ -2,23 +2,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { NativeEvent, NativeVolume } from '../../../lib/binding/native.ts';
 import { NO_FAULTS, SimMachine, type SimRequest } from '../../sim/machine.ts';
+import { MIB, SMALL } from './twins.ts';
 
 const test = suite('simulated machine');
-const MIB = 1 << 20;
 
 function machine(seed: number, name = 'a', more: object = {}): SimMachine {
-  return new SimMachine({
-    name,
-    seed,
-    volumeBytes: 12 * MIB,
-    chunkBytes: 4096,
-    extentBytes: MIB,
-    logExtents: 7,
-    blockBytes: 512,
-    metadata: 'internal',
-    volatileCache: true,
-    ...more,
-  });
+  return new SimMachine({ name, seed, ...SMALL, ...more });
 }
 
 /** Drives one machine: every I/O ends at once, in the order in which it began. */

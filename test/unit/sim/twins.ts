@@ -1,9 +1,21 @@
 /** Two simulated machines with nothing between them but bytes: what the tests of the machines need of a world. */
 
-import type { NativeEvent, NativeLinkParams, NativeVolume } from '../../../lib/binding/native.ts';
-import { type MachineOptions, SimMachine } from '../../sim/machine.ts';
+import type { NativeEvent, NativeVolume } from '../../../lib/binding/native.ts';
+import { type MachineOptions, type MachineShape, SimMachine } from '../../sim/machine.ts';
+import { type LinkDecision, linkParams } from '../binding/link_params.ts';
 
 export const MIB = 1 << 20;
+
+/** Small, with everything that a machine may have. */
+export const SMALL: MachineShape = {
+  volumeBytes: 12 * MIB,
+  chunkBytes: 4096,
+  extentBytes: MIB,
+  logExtents: 7,
+  blockBytes: 512,
+  metadata: 'internal',
+  volatileCache: true,
+};
 
 /** Not better than it has to be, but the same everywhere. */
 export class Chance {
@@ -42,13 +54,7 @@ export class Twin {
     this.machine = new SimMachine({
       name,
       seed: chance.below(2 ** 32),
-      volumeBytes: 12 * MIB,
-      chunkBytes: 4096,
-      extentBytes: MIB,
-      logExtents: 7,
-      blockBytes: 512,
-      metadata: 'internal',
-      volatileCache: true,
+      ...SMALL,
       ...options,
     });
   }
@@ -167,23 +173,9 @@ export class Twins {
     const prepare = (one: Twin, mine: typeof states.a, peer: typeof states.a) => {
       one.volume!.resetLinkBytes();
       one.wire = [];
-      const params: NativeLinkParams = {
-        serial: mine.serial,
-        peerId: peer.nodeId,
-        peerName: 'peer',
-        incarnation,
-        protocol,
-        side: source === null ? 'none' : source === one ? 'source' : 'target',
-        full,
-        syncGeneration,
-        peerCurrent: peer.current,
-        peerBitmap: peer.bitmap,
-        peerHistory: peer.history,
-        peerFlags: peer.flags,
-        peerRole: peer.role,
-        peerDisk: peer.disk,
-      };
-      return one.volume!.linkPrepare(params);
+      const side = source === null ? 'none' : source === one ? 'source' : 'target';
+      const decision: LinkDecision = { incarnation, protocol, side, full, syncGeneration };
+      return one.volume!.linkPrepare(linkParams(mine, peer, decision));
     };
     await this.finish(
       Promise.all([prepare(a, states.a, states.b), prepare(b, states.b, states.a)]),
