@@ -35,6 +35,19 @@ function listenPort(node: ClusterNode): number {
   return Number(/"listen": "127\.0\.0\.1:(\d+)"/.exec(entry)![1]);
 }
 
+/** One that knows the secret, and that `to` has not met yet. */
+function stranger(node: string, to: ClusterNode, state: LiarOptions['state']): LiarOptions {
+  return {
+    port: listenPort(to),
+    volume: to.volume,
+    node,
+    nodeId: randomBytes(16).toString('hex'),
+    peer: to.name,
+    secret: SECRET,
+    state,
+  };
+}
+
 /** Fails when the daemon's memory has grown by too much since; tells how much it was. */
 function watchMemory(node: ClusterNode): () => number {
   const before = rssBytes(node);
@@ -363,21 +376,13 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
         await load.more(100);
         const { size_bytes, chunk_bytes } = await alpha.status();
         const checkMemory = watchMemory(alpha);
-        const options: LiarOptions = {
-          port: listenPort(alpha),
-          volume: alpha.volume,
-          node: 'gamma',
-          nodeId: randomBytes(16).toString('hex'),
-          peer: 'alpha',
-          secret: SECRET,
-          state: {
-            disk: 'Inconsistent',
-            flags: 0,
-            volumeBytes: size_bytes,
-            chunkBytes: chunk_bytes,
-            current: FRESH,
-          },
-        };
+        const options = stranger('gamma', alpha, {
+          disk: 'Inconsistent',
+          flags: 0,
+          volumeBytes: size_bytes,
+          chunkBytes: chunk_bytes,
+          current: FRESH,
+        });
         await tellAll(t, alpha, TO_A_SOURCE, options, () => load.more(20));
         checkMemory();
         const gamma = (await alpha.status()).peers.find(({ name }) => name === 'gamma')!;
@@ -442,20 +447,12 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
         await beta.up();
         const { size_bytes, chunk_bytes } = await beta.status();
         const checkMemory = watchMemory(beta);
-        const options: LiarOptions = {
-          port: listenPort(beta),
-          volume: beta.volume,
-          node: 'alpha',
-          nodeId: randomBytes(16).toString('hex'),
-          peer: 'beta',
-          secret: SECRET,
-          state: {
-            role: 'primary',
-            volumeBytes: size_bytes,
-            chunkBytes: chunk_bytes,
-            current: randomBytes(8).toString('hex'),
-          },
-        };
+        const options = stranger('alpha', beta, {
+          role: 'primary',
+          volumeBytes: size_bytes,
+          chunkBytes: chunk_bytes,
+          current: randomBytes(8).toString('hex'),
+        });
         t.log('one byte now and then');
         const slow = await dial(options.port);
         t.undo('hang up the slow one', () => slow.destroy());
