@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assertBetween, assertStatusShape } from '../../scenarios/checks.js';
 import { Cluster } from '../../scenarios/cluster.js';
+import type { ClusterNode } from '../../scenarios/node.js';
 import { ublkPlace } from '../../scenarios/place.js';
 import {
   checkExt4,
@@ -51,16 +52,25 @@ async function checkCopy(
   }
 }
 
+/** A new filesystem on the node's device, mounted, with files on it. */
+async function mounted(
+  t: ScenarioContext,
+  node: ClusterNode,
+): Promise<{ device: string; directory: string }> {
+  const device = (await node.status()).device!;
+  await makeExt4(t, device);
+  const directory = await mount(t, device);
+  writeFiles(directory, 0);
+  return { device, directory };
+}
+
 export default [
   scenario(
     'ublk: a forced stop of a mounted device first writes out what the filesystem on it holds',
     async (t) => {
       const cluster = await Cluster.form(t, ublkPlace);
       const { alpha } = cluster;
-      const { device } = await alpha.status();
-      await makeExt4(t, device!);
-      const directory = await mount(t, device!);
-      writeFiles(directory, 0);
+      const { directory } = await mounted(t, alpha);
       const written = hashFiles(directory);
       // Told to stop by a signal, it does so by force at last.
       assert.equal((await alpha.stop()).status, 0);
@@ -81,10 +91,7 @@ export default [
     async (t) => {
       const cluster = await Cluster.form(t, ublkPlace, { metadata: 'internal-start' });
       const { alpha, beta, link } = cluster;
-      const { device } = await alpha.status();
-      await makeExt4(t, device!);
-      const directory = await mount(t, device!);
-      writeFiles(directory, 0);
+      const { directory } = await mounted(t, alpha);
       await t.run(['sync', '--file-system', directory]);
 
       const fio = startFio(t, 'files', {
@@ -133,10 +140,7 @@ export default [
     async (t) => {
       const cluster = await Cluster.form(t, ublkPlace);
       const { alpha } = cluster;
-      const { device } = await alpha.status();
-      await makeExt4(t, device!);
-      const directory = await mount(t, device!);
-      writeFiles(directory, 0);
+      const { device, directory } = await mounted(t, alpha);
       await alpha.kill();
       const syncing = t.run(['sync', '--file-system', directory], { timeoutMs: 120_000 });
       await alpha.up();
@@ -148,7 +152,7 @@ export default [
       assert.equal(refused.status, 1, refused.stderr);
       assert.match(refused.stderr, /mount|use/i);
       await unmount(t, directory);
-      const again = await mount(t, device!);
+      const again = await mount(t, device);
       assert.equal(hashFiles(again), files);
       await unmount(t, again);
       await cluster.synced();
