@@ -40,7 +40,9 @@ export class Episodes {
     return !this.#weather.over;
   }
 
+  /** A command before it may have outlasted the weather: peace stays peace. */
   #cut(one: SimNode, other: SimNode): void {
+    if (this.#weather.over) return;
     this.#sim.network.cut(one.index, other.index);
     this.#sim.disturbed();
   }
