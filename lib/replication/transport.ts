@@ -127,9 +127,7 @@ export function acceptedStream(socket: Socket): Stream {
 }
 
 function listen(address: Address, handler: ListenHandler): Listening {
-  const server: Server = createServer({ noDelay: true }, (socket) =>
-    handler.connection(acceptedStream(socket)),
-  );
+  const server: Server = createServer((socket) => handler.connection(acceptedStream(socket)));
   server.on('error', (error) => {
     server.close();
     handler.failed(error);

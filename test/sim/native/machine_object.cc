@@ -123,13 +123,7 @@ bool MachineObject::good(Napi::Env env) {
 }
 
 Napi::Value MachineObject::node_id(const Napi::CallbackInfo& info) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const uint8_t byte : machine_->node_id().bytes) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return Napi::String::New(info.Env(), text);
+  return Napi::String::New(info.Env(), hex(machine_->node_id()));
 }
 
 Napi::Value MachineObject::open(const Napi::CallbackInfo& info) {
