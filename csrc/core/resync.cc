@@ -290,7 +290,10 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
   sb().flags &= ~kNodeCrashedPrimary;
-  if (link.state == Connection::kSyncSource) sb().flags |= kNodeWasUpToDate;  // it was the source
+  if (link.state == Connection::kSyncSource) {
+    sb().flags |= kNodeWasUpToDate;  // it was the source
+    peer.flags &= ~kSlotPeerPrimary;
+  }
   link.announced = 0;
   link.finishing = false;
   link.peer_disk = DiskState::kUpToDate;
@@ -368,6 +371,8 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   peer.bitmap_generation = kGenerationNone;
   peer.last_generation = header.offset;
   peer.flags &= ~(kSlotFullSync | kSlotSyncEnding);
+  // Clears reach the disk late: after a crash it must be known whose content this is (rule 42).
+  if (target) peer.flags |= kSlotPeerPrimary;
   if (link_map()->count() == 0) peer.flags &= ~kSlotAllDirty;
   link.target_done.clear();
   fault.rejoining = false;

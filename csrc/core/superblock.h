@@ -47,7 +47,7 @@ inline constexpr uint32_t kSlotAllDirty = 1u << 1;
 inline constexpr uint32_t kSlotPeerOutdated = 1u << 2;
 // The resync under way with it is a full one.
 inline constexpr uint32_t kSlotFullSync = 1u << 3;
-// The peer was the last primary known.
+// The peer was the last primary known, or the source of a resync since then: its content counts.
 inline constexpr uint32_t kSlotPeerPrimary = 1u << 4;
 // The source has offered its generation to the target and does not know yet whether it took it
 // over: the peer may share it (R7).

@@ -304,6 +304,25 @@ TEST_CASE("a link with nothing to copy leaves both sides sharing their generatio
   CHECK(!pair.connect(nullptr, false));
 }
 
+// The target's marks are cleared on its disk later: with them there again, and equal generations,
+// it must still be known which copy counts.
+TEST_CASE("after a resync between two secondaries a crash of the target leaves nothing to ask") {
+  Pair pair(test_seed());
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().demote(done); }, &error));
+  REQUIRE(error == 0);
+  pair.cut();
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().promote(false, done); }, &error));
+  REQUIRE(error == 0);
+  REQUIRE(pair.wait(pair.write(pair.b, 0, 4096, 1)));
+  REQUIRE(pair.finish([&](Done done) { pair.b.volume().demote(done); }, &error));
+  REQUIRE(pair.connect(&pair.b, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK((pair.state(pair.a).slot_flags & kSlotPeerPrimary) != 0);
+  CHECK((pair.state(pair.b).slot_flags & kSlotPeerPrimary) == 0);
+  CHECK(pair.state(pair.a).current == pair.state(pair.b).current);
+}
+
 TEST_CASE("the target of a resync knows the source's past, up to what the two shared") {
   Pair pair(test_seed());
   pair.cut();
