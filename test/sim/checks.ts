@@ -8,6 +8,8 @@ import { Violation } from './violation.ts';
 
 /** Once in so many steps both machines lose their power, in a copy of the world. */
 const VIRTUAL_CRASH_ONE_IN = 400;
+/** ... and while a disk runs whose flush failed: the daemon that knows of it does not live long. */
+const FAILED_CRASH_ONE_IN = 20;
 const SLOW_CHECK_STEPS = 64;
 const MS = 1000;
 /** What a role change waits for requests (csrc/core/roles.cc). */
@@ -19,11 +21,19 @@ const TRANSFER_WRITES_MAX = 8192;
 /** Room for the peer's writes under way (1,024 of them, of what this workload sends), resync pieces and metadata. */
 const BUFFER_BYTES_MAX = 64 << 20;
 
+interface Resync {
+  incarnation: number;
+  left: number;
+  sinceUs: number;
+}
+
 export class Checks {
   readonly #sim: Simulation;
   readonly #random: Random;
   /** Since when a node's requests have had no reason to wait. */
   readonly #excusedUs: number[] = [];
+  /** Resyncs under way, by source. */
+  readonly #resyncs: Array<Resync | undefined> = [];
   virtualCrashes = 0;
   bufferBytesMax = 0;
 
@@ -48,7 +58,8 @@ export class Checks {
         `${chunksText(uncovered)} of ${a.name} and ${b.name} differ, and nothing says so: ${this.#describe(a, b, uncovered[0]!)}`,
       );
     }
-    if (this.#random.oneIn(VIRTUAL_CRASH_ONE_IN))
+    const failed = (a.running && a.flushFailed) || (b.running && b.flushFailed);
+    if (this.#random.oneIn(failed ? FAILED_CRASH_ONE_IN : VIRTUAL_CRASH_ONE_IN))
       this.crash(a, b, this.#random.oneIn(2), this.#random.oneIn(2));
   }
 
@@ -56,7 +67,7 @@ export class Checks {
   crash(a: SimNode, b: SimNode, cutA: boolean, cutB: boolean): void {
     this.virtualCrashes += 1;
     const seed = this.#random.u32();
-    const [powerA, powerB] = [cutA && !a.flushFailed, cutB && !b.flushFailed];
+    const [powerA, powerB] = [cutA, cutB];
     let uncovered: Uint32Array;
     try {
       uncovered = SimChecks.uncoveredAfterCrash(a.machine, b.machine, seed, powerA, powerB);
@@ -120,6 +131,7 @@ export class Checks {
         );
     }
     this.#late(node, time.nowUs);
+    this.#stuck(node, time.nowUs);
   }
 
   /** Every request ends, unless something that is told keeps it. */
@@ -146,6 +158,29 @@ export class Checks {
         `request ${id} (${pending.request.op}) of ${node.name} has not completed in ${waitedMs.toFixed(0)} ms; ${this.describeNodes()}`,
       );
     }
+  }
+
+  /** A resync gets on while nothing is wrong, whatever is written meanwhile. */
+  #stuck(node: SimNode, nowUs: number): void {
+    const { status } = node;
+    const last = this.#resyncs[node.index];
+    this.#resyncs[node.index] = undefined;
+    if (status?.connection !== 'SyncSource' || node.linkParams === null) return;
+    const { incarnation } = node.linkParams;
+    const left = status.peers.find(({ slot }) => slot === status.linkSlot)?.dirtyChunks ?? 0;
+    const sinceUs = Math.max(last?.sinceUs ?? 0, this.#sim.disturbedUs);
+    if (last === undefined || last.incarnation !== incarnation || last.left !== left) {
+      this.#resyncs[node.index] = { incarnation, left, sinceUs: nowUs };
+      return;
+    }
+    this.#resyncs[node.index] = { incarnation, left, sinceUs };
+    const { peerTimeout } = this.#sim.plan.timeouts;
+    if (this.#sim.nodes.some(({ machine }) => machine.faults.hang)) return;
+    if (nowUs - sinceUs < (STALL_TIMEOUTS + 3) * peerTimeout * MS) return;
+    throw new Violation(
+      'late',
+      `the resync from ${node.name} has stood at ${left} chunks for ${((nowUs - sinceUs) / MS).toFixed(0)} ms; ${this.describeNodes()}`,
+    );
   }
 
   /** R7: a write or flush completed; without whom, it has a generation of its own, durably. */

@@ -1,4 +1,5 @@
 /** What role changes, recovery and the orderly end of a link owe the other copy (R18). */
+import type { NativeEvent } from '../../lib/binding/native.ts';
 import { SLOT_PEER_OUTDATED } from '../../lib/replication/flags.ts';
 import type { Lineage } from './lineage.ts';
 import { NEVER } from './lineage.ts';
@@ -59,6 +60,32 @@ export class Duties {
   refused(node: SimNode, why: string): void {
     if (!why.includes('none of the two is known as the last primary')) return;
     throw new Violation('last-primary', `${node.name}: ${why}; ${this.#describe()}`);
+  }
+
+  // --- marks ---
+
+  /** A link is prepared over which nothing is going to be copied. */
+  nothingToDo(node: SimNode, peerId: string): void {
+    const dirty = node.status?.peers.find(({ nodeId }) => nodeId === peerId)?.dirtyChunks ?? 0;
+    if (dirty === 0) return;
+    throw new Violation(
+      'in-step',
+      `${node.name} begins a link with nothing to do, and has ${dirty} chunks marked; ${this.#describe()}`,
+    );
+  }
+
+  /** In this order. The end of a resync leaves no mark; what failed afterwards may have made one. */
+  told(node: SimNode, events: readonly NativeEvent[]): void {
+    const ended = events.findLastIndex(({ kind }) => kind === 'syncFinished');
+    if (ended < 0 || node.linkParams?.side !== 'source') return;
+    if (events.slice(ended).some(({ kind }) => kind === 'ioError')) return;
+    const { status } = node;
+    const dirty = status?.peers.find(({ slot }) => slot === status.linkSlot)?.dirtyChunks ?? 0;
+    if (status?.connection !== 'Connected' || dirty === 0) return;
+    throw new Violation(
+      'in-step',
+      `${node.name} has ended a resync, and ${dirty} chunks are marked; ${this.#describe()}`,
+    );
   }
 
   // --- roles ---

@@ -7,6 +7,7 @@ export const EPISODES = [
   'promote-both',
   'changed-mind',
   'usurped',
+  'yielded',
   'apart-with-bad-metadata',
 ] as const;
 export type EpisodeName = (typeof EPISODES)[number];
@@ -29,6 +30,8 @@ export class Episodes {
         return await this.#changedMind(one, other);
       case 'usurped':
         return await this.#usurped(one, other);
+      case 'yielded':
+        return await this.#yielded(one, other);
       case 'apart-with-bad-metadata':
         return await this.#apartWithBadMetadata(one, other);
     }
@@ -81,13 +84,44 @@ export class Episodes {
     const split = random.oneIn(3);
     if (split) this.#cut(one, other);
     if (split && (await this.#pause(200))) await operator.promote(other, false);
+    // In step, so that the one that is killed has nothing of its own.
+    const end = this.#sim.step + 500;
+    const isOver = () => this.#weather.over || this.#sim.step > end;
+    await this.#sim.until(() => split || isOver() || this.#sim.model.view(one.index).inStep);
     if (!(await this.#pause(200))) return this.#heal();
     this.#weather.crash(one, 'process');
     this.#sim.disturbed();
     if (!split) await operator.promote(other, false);
-    if ((await this.#pause(300)) && random.oneIn(2)) await operator.demote(other, false);
+    if ((await this.#pause(300)) && random.oneIn(2)) await operator.demote(other, true);
     this.#heal();
     await this.#pause(4);
+    operator.restart(one);
+  }
+
+  /**
+   * Both are written apart, one much and the other little; the first yields. What is marked then only the target knows, until the source has
+   * written its map; and that one crashes in the middle of the resync.
+   */
+  async #yielded(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    const { random } = this.#sim;
+    this.#cut(one, other);
+    if (one.primary) await operator.demote(one, false);
+    if (!other.primary) await operator.promote(other, false);
+    if (!(await this.#pause(400))) return this.#heal();
+    await operator.demote(other, false);
+    await operator.promote(one, false);
+    if (!(await this.#pause(100))) return this.#heal();
+    await operator.connect(other, true);
+    await operator.connect(one, false);
+    this.#heal();
+    const end = this.#sim.step + 1000;
+    const isTarget = () => other.status?.connection === 'SyncTarget';
+    await this.#sim.until(() => isTarget() || this.#sim.step > end || this.#weather.over);
+    if (!(await this.#pause(200))) return;
+    this.#weather.crash(one, random.oneIn(2) ? 'process' : 'power');
+    this.#sim.disturbed();
+    await this.#pause(50);
     operator.restart(one);
   }
 

@@ -49,6 +49,8 @@ export interface Pending {
   readonly write: WriteRecord | null;
   /** Reads: the oldest place that each sector may show. */
   readonly floors: Int32Array | null;
+  /** The node is no primary: it must not succeed. */
+  readonly doomed: boolean;
 }
 
 export class Model {
@@ -58,6 +60,8 @@ export class Model {
   #lineages = 0;
   /** Ticks at which the links began, by id. */
   readonly #linkTicks = new Map<number, number>();
+  /** Ticks at which nodes lost their power last. */
+  readonly #powerCuts: number[] = [];
   readonly #byStamp = new Map<number, WriteRecord>();
   /** Completed and checked. */
   reads = 0;
@@ -88,7 +92,9 @@ export class Model {
   /** A request is about to be given to the device of a primary. */
   submitted(node: number, request: SimRequest, nowUs: number): Pending {
     const lineage = this.#copies[node]!.lineage;
-    if (lineage === null || lineage.owner !== node) {
+    // A device may be taken over only to be taken away: what waits on it fails (`secondary --force` in a recovery).
+    const doomed = !this.#world.primary(node);
+    if (lineage === null || (lineage.owner !== node && !doomed)) {
       throw new Violation(
         'device',
         `${this.#world.names[node]} takes requests and was never promoted`,
@@ -99,7 +105,9 @@ export class Model {
     const count = request.length / SECTOR_BYTES;
     let write: WriteRecord | null = null;
     let floors: Int32Array | null = null;
-    if (request.op === 'read') {
+    if (doomed) {
+      // Nothing comes of it.
+    } else if (request.op === 'read') {
       floors = new Int32Array(count);
       for (let i = 0; i < count; i++) floors[i] = lineage.floor(first + i);
     } else if (request.op !== 'flush') {
@@ -108,13 +116,30 @@ export class Model {
       if (stamp !== 0) this.#byStamp.set(stamp, write);
     }
     const link = this.#world.link(node);
-    return { request, submitted: this.#tick, submittedUs: nowUs, link, lineage, write, floors };
+    return {
+      request,
+      submitted: this.#tick,
+      submittedUs: nowUs,
+      link,
+      lineage,
+      write,
+      floors,
+      doomed,
+    };
   }
 
   completed(node: number, pending: Pending, completion: SimCompletion): void {
     this.#tick += 1;
     const { request, write } = pending;
     if (completion.result !== 0) this.errors += 1;
+    if (pending.doomed) {
+      if (completion.result !== 0) return;
+      const name = this.#world.names[node];
+      throw new Violation(
+        'device',
+        `a ${request.op} succeeded at ${name}, which took it as secondary`,
+      );
+    }
     if (request.op === 'read') {
       if (completion.result === 0) this.#checkRead(node, pending, completion.stamps!);
       return;
@@ -135,7 +160,9 @@ export class Model {
       write.there[node] = this.#tick;
       if (write.fua) write.durable[node] = this.#tick;
       if (together >= 0 && this.#world.protocol === 'C') {
-        write.there[together] ??= this.#tick;
+        // That its power went meanwhile is not known here yet.
+        const cut = this.#powerCuts[together] ?? 0;
+        if (cut < pending.submitted) write.there[together] ??= this.#tick;
         if (write.fua) write.durable[together] ??= this.#tick;
       }
       return;
@@ -184,12 +211,14 @@ export class Model {
     const stamps = this.#world.stamps(node);
     if (!force) this.#checkPromotion(node, copy, stamps);
     const lineage = this.#begin(node, stamps, declared);
-    const { inStep, connected, active, peer } = this.#world.link(node);
+    const { id, inStep, connected, active, peer } = this.#world.link(node);
     copy.yields = false;
     if (!active) return;
     const other = this.#copies[peer]!;
     if (!other.whole) other.pending = lineage;
-    if (!connected) return;
+    // Of a resync that ends the target knows first.
+    const theirs = this.#world.link(peer);
+    if (!connected && !(theirs.connected && theirs.id === id)) return;
     // Two secondaries that are in step hold the same.
     const differing = inStep ? this.#world.differing(node, peer) : [];
     if (differing.length > 0) {
@@ -394,6 +423,7 @@ export class Model {
   crashed(node: number, kind: 'process' | 'power'): void {
     const copy = this.#copies[node]!;
     this.#tick += 1;
+    if (kind === 'power') this.#powerCuts[node] = this.#tick;
     if (!copy.whole || copy.lineage === null) return;
     const demand = kind === 'power' ? 'durable' : 'there';
     const name = this.#world.names[node]!;

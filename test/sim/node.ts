@@ -70,6 +70,8 @@ export class SimNode {
    * until it is replaced: it has none any more.
    */
   flushFailed = false;
+  /** A write of this daemon failed: as primary it hangs up at its next sweep, so that what it marked is copied. */
+  writeFailed = false;
   /** A superblock copy was damaged, so that the other one alone may be left. */
   rotten = false;
   /** Promoted with force since this daemon was started. */
@@ -147,6 +149,7 @@ export class SimNode {
     this.stale = false;
     this.alone = false;
     this.forced = false;
+    this.writeFailed = false;
     this.recovering = false;
     this.startedUs = this.#sim.time.nowUs;
     const daemon = this.#makeDaemon();
@@ -350,11 +353,13 @@ export class SimNode {
       },
       events: (events) => {
         for (const event of events) this.#onEvent(daemon, event);
+        check(() => duties.told(this, events));
       },
       prepared: (params) => {
         daemon.params = params;
         const { side, full, incarnation } = params;
         this.#trace(`link prepared: ${side}${full ? ', full' : ''}, incarnation ${incarnation}`);
+        if (side === 'none') check(() => duties.nothingToDo(this, params.peerId));
         const peer = this.#sim.nodeById(params.peerId);
         if (peer && side === 'target') check(() => model.becomesTarget(index, peer.index));
       },
@@ -400,6 +405,7 @@ export class SimNode {
   #onEvent(daemon: Daemon, { kind, text }: NativeEvent): void {
     this.#trace(`native ${kind} ${text}`);
     if (kind === 'ioError' && text.includes('flush')) this.flushFailed = true;
+    if (kind === 'ioError' && text.startsWith('write of')) this.writeFailed = true;
     if (kind !== 'syncFinished' || daemon.params?.side !== 'target') return;
     this.#sim.duties.isCurrent(this);
     const { peerId, incarnation } = daemon.params;

@@ -34,6 +34,8 @@ export class Operator {
     const { trace } = this.#sim;
     trace.add(node.name, `command: ${what}`);
     try {
+      // lib/control/daemon.ts
+      if (node.state === 'starting') throw new Error('the daemon is still starting');
       await run();
     } catch (error) {
       trace.add(node.name, `command ${what} refused: ${(error as Error).message}`);

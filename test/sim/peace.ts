@@ -8,6 +8,8 @@ import { Violation } from './violation.ts';
 
 /** Steps that applications are given to see their last requests end. */
 const QUIET_STEPS_MAX = 20_000;
+/** The longest flush interval of all plans, and some time for what it was before. */
+const SWEEP_MS_MAX = 6000;
 
 export async function peace(sim: Simulation, operator: Operator): Promise<void> {
   const { plan, nodes } = sim;
@@ -17,6 +19,11 @@ export async function peace(sim: Simulation, operator: Operator): Promise<void> 
   sim.working = false;
   await quiet(sim);
   await operator.settle();
+  if (nodes.some((node) => node.writeFailed)) {
+    const end = sim.time.nowUs + SWEEP_MS_MAX * 1000;
+    await sim.until(() => sim.time.nowUs >= end);
+    await operator.settle();
+  }
   await arrived(sim);
   verify(sim, 'at the end');
   if (!nodes.some((node) => node.primary)) await operator.promote(sim.random.pick(nodes), false);

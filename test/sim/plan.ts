@@ -49,6 +49,12 @@ export interface Plan extends MachineShape {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
+/** Chunks of several pieces, of which some have arrived, and some have not. */
+const CHUNKS: Partial<Record<ThemeName, readonly number[]>> = {
+  'errors-in-resync': [16 * KIB, 64 * KIB, 1 * MIB],
+  yielding: [64 * KIB, 1 * MIB, 1 * MIB],
+};
+
 export function makePlan(seed: number, random: Random): Plan {
   const theme = random.pick(THEMES);
   const tiny = theme === 'tiny-rings';
@@ -58,7 +64,9 @@ export function makePlan(seed: number, random: Random): Plan {
   const retryMinMs = random.pick([10, 30, 100]);
   const wild = !random.oneIn(4);
   const extents = thrash ? random.between(12, 24) : random.between(8, 16);
-  const functions = random.oneIn(3);
+  // Maps are written often then, and by sweeps only.
+  const yielding = theme === 'yielding';
+  const functions = random.oneIn(3) && !yielding;
   return {
     seed,
     theme,
@@ -67,10 +75,10 @@ export function makePlan(seed: number, random: Random): Plan {
     secret: random.oneIn(3) ? 'a shared secret' : null,
     // A last chunk and a last extent that are shorter than the others, in some.
     volumeBytes: extents * MIB - (random.oneIn(3) ? random.between(1, 100) * 4 * KIB : 0),
-    chunkBytes: random.pick([4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 1 * MIB]),
+    chunkBytes: random.pick(CHUNKS[theme] ?? [4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 1 * MIB]),
     extentBytes: MIB,
-    logExtents: thrash ? L.logExtentsMin : random.pick([7, 7, 8, 9, 20, 61]),
-    blockBytes: random.oneIn(3) ? 4096 : 512,
+    logExtents: thrash ? L.logExtentsMin : random.pick(yielding ? [20, 61] : [7, 7, 8, 9, 20, 61]),
+    blockBytes: random.oneIn(theme === 'unaligned' ? 1 : 3) ? 4096 : 512,
     metadata: random.oneIn(3) ? 'external' : 'internal',
     volatileCache: !random.oneIn(5),
     frontend: random.oneIn(3) && theme !== 'recoveries' ? 'nbd' : 'ublk',
@@ -91,9 +99,10 @@ export function makePlan(seed: number, random: Random): Plan {
       throwsOneIn: random.pick([0, 5, 20]),
       hangsOneIn: random.pick([0, 10, 40]),
       nobodyOneIn: random.pick([0, 0, 8]),
-      windowWrites: random.pick([1, 4, 32, 2048]),
+      // A write an epoch, with the smallest.
+      windowWrites: random.pick(yielding ? [1, 4] : [1, 4, 32, 2048]),
       windowBytes: random.pick([4 * KIB, 64 * KIB, 64 * MIB]),
-      flushIntervalMs: random.pick([10, 50, 200, 1000, 5000]),
+      flushIntervalMs: random.pick(yielding ? [10, 50, 200] : [10, 50, 200, 1000, 5000]),
       deadlineMs: random.pick([50, 500]),
     },
     splitting: {
@@ -110,7 +119,8 @@ export function makePlan(seed: number, random: Random): Plan {
     },
     lateJsOneIn: wild ? random.pick([0, 2, 10]) : 0,
     slowPort: random.oneIn(3),
-    steps: random.between(1200, 3500),
+    // Its episodes are long.
+    steps: theme === 'recoveries' ? random.between(3000, 5000) : random.between(1200, 3500),
   };
 }
 

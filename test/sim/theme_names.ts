@@ -18,6 +18,8 @@ export const THEMES = [
   'rot',
   'start-stop',
   'recoveries',
+  'errors-in-resync',
+  'yielding',
   'third-node',
 ] as const;
 export type ThemeName = (typeof THEMES)[number];

@@ -79,7 +79,7 @@ const THEMES: Record<ThemeName, Theme> = {
   'tiny-rings': { weather: { ...LINK_FAULTS, 'no-buffers': 4, kill: 1, mood: 2 }, everySteps: 250 },
   'flush-storm': { weather: { ...LINK_FAULTS, ...CRASHES, failover: 2 }, everySteps: 250 },
   zeroes: { weather: { ...LINK_FAULTS, ...CRASHES, mood: 2 }, everySteps: 300 },
-  unaligned: { weather: { ...LINK_FAULTS, ...CRASHES, 'read-errors': 1 }, everySteps: 300 },
+  unaligned: { weather: { ...LINK_FAULTS, ...CRASHES, 'read-errors': 8 }, everySteps: 300 },
   'resync-under-writes': { weather: { reset: 2, 'lost-tail': 1, kill: 1 }, everySteps: 700 },
   'bad-disks': {
     weather: {
@@ -101,6 +101,11 @@ const THEMES: Record<ThemeName, Theme> = {
   },
   rot: { weather: { rot: 4, ...CRASHES }, everySteps: 250 },
   recoveries: { weather: { usurped: 4, kill: 2, 'changed-mind': 1 }, everySteps: 600 },
+  'errors-in-resync': {
+    weather: { 'data-errors': 4, 'lost-tail': 2, reset: 2, invalidate: 3, kill: 0.5, mood: 2 },
+    everySteps: 200,
+  },
+  yielding: { weather: { yielded: 4, 'lost-tail': 1, kill: 1, usurped: 1 }, everySteps: 400 },
   // ThirdNode has a weather of its own.
   'third-node': { weather: {}, everySteps: 0 },
   'start-stop': {

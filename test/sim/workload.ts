@@ -46,6 +46,10 @@ export function makeMood(plan: Plan, random: Random): WorkloadMood {
     case 'unaligned':
       Object.assign(mood, { alignBytes: 512, bytesMax: 20 * 512, depth: 16, place: 'hot' });
       break;
+    case 'errors-in-resync':
+      // Quiet in between, so that a link that broke is there again before anything is written apart.
+      mood.thinkUs = random.pick([300, 1000, 100_000]);
+      break;
     case 'resync-under-writes':
       Object.assign(mood, { thinkUs: 500, depth: 8 });
       break;

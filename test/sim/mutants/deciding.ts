@@ -12,6 +12,7 @@ export const DECIDING: readonly Mutant[] = [
     source: `${PRIOR_ART} (equal generations with bits left taken for 'in sync')`,
     about: 'Equal generations count as in step though chunks are marked.',
     symptom: 'chunks differ, stay marked, and nothing copies them',
+    theme: 'errors-in-resync',
     edits: [
       {
         file: GENERATIONS,

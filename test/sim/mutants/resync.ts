@@ -1,8 +1,29 @@
 /** Mutants of the resync: R9, and the exchange of maps. */
-import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
+import { DESIGN, type Edit, type Mutant, PRIOR_ART } from './mutant.ts';
 
 const RESYNC_CC = 'csrc/core/resync.cc';
 const LINK = 'csrc/core/link.cc';
+
+const CLEARED_WHEN_SENT: Edit = {
+  file: RESYNC_CC,
+  within: 'void VolumeImpl::task_send(SyncTask* task)',
+  find: 'link.sync_chunks_sent += link_map()->outward(task->range).count;',
+  replace: `link.sync_chunks_sent += link_map()->outward(task->range).count;
+    link_map()->clear(task->range);`,
+};
+const NO_OTHER_PASS: Edit = {
+  file: RESYNC_CC,
+  within: 'void VolumeImpl::pump_resync()',
+  find: 'link.cursor == 0 || !link.tasks.empty()',
+  replace: 'true',
+};
+/** What keeps a resync from ending. */
+const unfinishedWhile = (replace: string): Edit => ({
+  file: RESYNC_CC,
+  within: 'void VolumeImpl::check_finished()',
+  find: 'link_map()->count() != 0 || !link.tasks.empty() || link.resync_in_log != 0',
+  replace,
+});
 
 export const RESYNC: readonly Mutant[] = [
   {
@@ -53,15 +74,7 @@ export const RESYNC: readonly Mutant[] = [
     source: DESIGN,
     about: 'The source clears a bit when the chunk was sent.',
     symptom: 'the link breaks: the chunk differs without a mark',
-    edits: [
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::task_send(SyncTask* task)',
-        find: 'link.sync_chunks_sent += link_map()->outward(task->range).count;',
-        replace: `link.sync_chunks_sent += link_map()->outward(task->range).count;
-          link_map()->clear(task->range);`,
-      },
-    ],
+    edits: [CLEARED_WHEN_SENT],
   },
   {
     name: 'void-ignored',
@@ -69,7 +82,7 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (clearing a bit while a newer write to the chunk is out)`,
     about: 'A mark that is set while a chunk is being copied does not keep its bit.',
     symptom: 'the chunk of a failed write differs without a mark',
-    theme: 'bad-disks',
+    theme: 'errors-in-resync',
     edits: [
       {
         file: RESYNC_CC,
@@ -85,7 +98,7 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (out of sync unless both the network and the local disk said OK)`,
     about: 'A local write that failed does not mark its chunks.',
     symptom: 'the peer has what failed here: the chunk differs without a mark',
-    theme: 'bad-disks',
+    theme: 'errors-in-resync',
     edits: [
       {
         file: 'csrc/core/disk_fault.cc',
@@ -102,20 +115,10 @@ export const RESYNC: readonly Mutant[] = [
     about:
       'A resync ends although chunks were marked behind its cursor, or while its end was being announced.',
     symptom: 'the copies are called in step, and chunks are marked and differ',
-    theme: 'bad-disks',
+    theme: 'errors-in-resync',
     edits: [
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::check_finished()',
-        find: 'link_map()->count() != 0 || !link.tasks.empty() || link.resync_in_log != 0',
-        replace: '!link.tasks.empty() || link.resync_in_log != 0',
-      },
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::pump_resync()',
-        find: 'link.cursor == 0 || !link.tasks.empty()',
-        replace: 'true',
-      },
+      unfinishedWhile('!link.tasks.empty() || link.resync_in_log != 0'),
+      NO_OTHER_PASS,
       {
         file: RESYNC_CC,
         within: 'void VolumeImpl::announce_generation()',
@@ -137,21 +140,7 @@ export const RESYNC: readonly Mutant[] = [
     about:
       'The source clears bits and offers its generation while the last resync writes are not durable at the target.',
     symptom: 'the target loses power as an UpToDate copy: chunks differ without a mark',
-    edits: [
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::task_send(SyncTask* task)',
-        find: 'link.sync_chunks_sent += link_map()->outward(task->range).count;',
-        replace: `link.sync_chunks_sent += link_map()->outward(task->range).count;
-          link_map()->clear(task->range);`,
-      },
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::check_finished()',
-        find: 'link_map()->count() != 0 || !link.tasks.empty() || link.resync_in_log != 0',
-        replace: 'link_map()->count() != 0',
-      },
-    ],
+    edits: [CLEARED_WHEN_SENT, unfinishedWhile('link_map()->count() != 0')],
   },
   {
     name: 'rescan-forgotten',
@@ -159,15 +148,8 @@ export const RESYNC: readonly Mutant[] = [
     source: `${PRIOR_ART} (resyncs stuck at 97 %)`,
     about: 'Chunks that were marked behind the cursor of a resync are not looked for again.',
     symptom: 'the resync does not end',
-    theme: 'bad-disks',
-    edits: [
-      {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::pump_resync()',
-        find: 'link.cursor == 0 || !link.tasks.empty()',
-        replace: 'true',
-      },
-    ],
+    theme: 'errors-in-resync',
+    edits: [NO_OTHER_PASS],
   },
   {
     name: 'target-not-inconsistent',

@@ -177,7 +177,7 @@ export const WRITING: readonly Mutant[] = [
     source: DESIGN,
     about: 'The target of a resync clears a chunk of which only a part has arrived.',
     symptom: 'the link or the source goes before the rest: the chunk differs without a mark',
-    theme: 'crash-in-resync',
+    theme: 'yielding',
     edits: [
       {
         file: 'csrc/core/resync.cc',
@@ -286,7 +286,7 @@ export const WRITING: readonly Mutant[] = [
     source: 'DESIGN: any request reaches exactly one completion, on every error path',
     about: 'A write whose read-modify-write cannot read is forgotten.',
     symptom: 'a request never completes',
-    theme: 'bad-disks',
+    theme: 'unaligned',
     edits: [
       {
         file: WRITES,
