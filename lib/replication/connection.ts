@@ -10,6 +10,7 @@
  * bytes are consumed when the socket is done with them. So the ring must not be reset before `closed` resolves.
  */
 import type { NativeAddon, NativeVolume } from '../binding/native.ts';
+import { ByteQueue } from './byte_queue.ts';
 import type { Clock } from './clock.ts';
 import { type HandshakeMessage, MESSAGE_BYTES_MAX } from './messages.ts';
 import type { Address, Stream, Transport } from './transport.ts';
@@ -47,7 +48,7 @@ export class Connection {
   readonly closed: Promise<void>;
   handler: ConnectionHandler | null = null;
   #mode: 'messages' | 'held' | 'link' | 'ended' = 'messages';
-  #unread: Buffer = Buffer.alloc(0);
+  readonly #unread = new ByteQueue();
   #link: LinkBytes | null = null;
   #writing = false;
   #reason = '';
@@ -65,7 +66,7 @@ export class Connection {
     this.closed = new Promise((resolve) => {
       stream.handler = {
         opened: () => this.handler?.opened(),
-        received: (bytes, reused) => this.receive(bytes, reused),
+        received: (bytes) => this.receive(bytes),
         ending: (reason) => {
           this.#reason ||= reason;
         },
@@ -120,9 +121,8 @@ export class Connection {
   drainReceived(): void {
     if (this.#mode !== 'link') return;
     if (this.#unread.length > 0) {
-      this.#unread = this.#unread.subarray(this.#link!.feed(this.#unread));
+      this.#unread.consume(this.#link!.feed(this.#unread.bytes));
       if (this.#unread.length > 0) return;
-      this.#unread = Buffer.alloc(0);
     }
     this.#stream.resume();
   }
@@ -158,31 +158,28 @@ export class Connection {
   }
 
   /** Returns false to pause the stream. */
-  receive(bytes: Buffer, reused: boolean): boolean {
+  receive(bytes: Buffer): boolean {
     if (this.#mode === 'ended') return true;
-    if (this.#mode === 'link') return this.#receiveLink(bytes, reused);
-    const all = this.#unread.length === 0 ? bytes : Buffer.concat([this.#unread, bytes]);
-    this.#unread = this.#mode === 'messages' ? this.#cutMessages(all) : all;
-    if (reused && this.#unread.buffer === bytes.buffer) this.#unread = Buffer.from(this.#unread);
+    if (this.#mode === 'link') return this.#receiveLink(bytes);
+    this.#unread.append(bytes);
+    if (this.#mode === 'messages') {
+      const left = this.#cutMessages().length;
+      this.#unread.consume(this.#unread.length - left);
+    }
     return this.#mode !== 'held';
   }
 
-  #receiveLink(bytes: Buffer, reused: boolean): boolean {
+  #receiveLink(bytes: Buffer): boolean {
     // Paused, but some more had been read already.
-    if (this.#unread.length > 0) {
-      this.#unread = Buffer.concat([this.#unread, bytes]);
-      return false;
-    }
-    const fed = this.#link!.feed(bytes);
+    const fed = this.#unread.length > 0 ? 0 : this.#link!.feed(bytes);
     if (fed === bytes.length) return true;
-    const rest = bytes.subarray(fed);
-    this.#unread = reused ? Buffer.from(rest) : rest;
+    this.#unread.append(bytes.subarray(fed));
     return false;
   }
 
   /** Hands whole messages over, returns what is left. */
-  #cutMessages(all: Buffer): Buffer {
-    let rest = all;
+  #cutMessages(): Buffer {
+    let rest = this.#unread.bytes;
     // The handler may have changed the mode: after hold() the bytes are the link's.
     while (this.#mode === 'messages' && rest.length > 0) {
       let frame: ReturnType<Codec['parseHandshake']>;

@@ -12,8 +12,8 @@ export interface Address {
 export interface StreamHandler {
   /** A dialled stream is there. */
   opened(): void;
-  /** `reused`: the memory is used again after the call, so that what is kept is copied. Returns false to pause the stream. */
-  received(bytes: Buffer, reused: boolean): boolean;
+  /** The memory may be used again after the call, so that what is kept is copied. Returns false to pause the stream. */
+  received(bytes: Buffer): boolean;
   /** Why the end is near: an error, or the other side's end. */
   ending(reason: string): void;
   /** The last call: no memory that was given to write() is used any more. */
@@ -108,7 +108,7 @@ function dial(address: Address): Stream {
     ...address,
     onread: {
       buffer,
-      callback: (bytes) => stream?.handler?.received(buffer.subarray(0, bytes), true) ?? true,
+      callback: (bytes) => stream?.handler?.received(buffer.subarray(0, bytes)) ?? true,
     },
   });
   stream = new SocketStream(socket);
@@ -121,7 +121,7 @@ export function acceptedStream(socket: Socket): Stream {
   const stream = new SocketStream(socket);
   // Accepted sockets do not know `onread`.
   socket.on('data', (bytes: Buffer) => {
-    if (stream.handler?.received(bytes, false) === false) socket.pause();
+    if (stream.handler?.received(bytes) === false) socket.pause();
   });
   return stream;
 }

@@ -148,7 +148,7 @@ export class SimStream implements Stream {
     peer.pipeBytes -= count;
     const reused = count <= SCRATCH.length && random.oneIn(2);
     if (reused) bytes.copy(SCRATCH);
-    const goesOn = this.handler?.received(reused ? SCRATCH.subarray(0, count) : bytes, reused);
+    const goesOn = this.handler?.received(reused ? SCRATCH.subarray(0, count) : bytes);
     if (reused) SCRATCH.fill(0xee, 0, count);
     if (goesOn === false) this.paused = true;
     return count;

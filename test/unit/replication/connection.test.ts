@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { systemClock } from '../../../lib/replication/clock.ts';
 import { Connection, type LinkBytes } from '../../../lib/replication/connection.ts';
 import type { HandshakeMessage } from '../../../lib/replication/messages.ts';
-import { acceptedStream, netTransport } from '../../../lib/replication/transport.ts';
+import { acceptedStream, netTransport, type Stream } from '../../../lib/replication/transport.ts';
 import { FakeAddon } from './fake_native.ts';
 import { type Random, seededRandom } from './random.ts';
 
@@ -165,7 +165,7 @@ test('messages are cut however they are split, and what follows the last belongs
     ...['one', 'two', 'three'].map((text) => codec.encodeHandshake(JSON.stringify({ text }))),
     tail,
   ]);
-  for (let at = 0; at < all.length; at += 7) accepted.receive(all.subarray(at, at + 7), true);
+  for (let at = 0; at < all.length; at += 7) accepted.receive(all.subarray(at, at + 7));
   assert.is(seen.length, 3);
   const rings = new Rings(seededRandom(1), Buffer.alloc(0));
   rings.connection = accepted;
@@ -188,15 +188,32 @@ test('a dialled connection keeps what it read though its buffer is used again', 
   await close(dialled, accepted, server);
 });
 
+test('a message that comes one byte at a time costs no more than its bytes', () => {
+  const memories = new Set<ArrayBufferLike>();
+  const addon = new FakeAddon();
+  addon.parseHandshake = (bytes) => {
+    memories.add(bytes.buffer);
+    return codec.parseHandshake(bytes);
+  };
+  const stream = { handler: null } as unknown as Stream;
+  const slow = Connection.accepted(stream, { addon, clock: systemClock });
+  const log = listen(slow);
+  const bytes = codec.encodeHandshake(JSON.stringify(refusal('x'.repeat(50_000))));
+  for (let at = 0; at < bytes.length; at++) slow.receive(Buffer.from(bytes.subarray(at, at + 1)));
+  assert.is(log.messages.length, 1);
+  // Each is as large as all before it together.
+  assert.ok(memories.size < 20, `${memories.size} copies were made`);
+});
+
 test('what is no frame is garbage, and so is one that never ends', async () => {
   const { dialled, accepted, server } = await ends();
   const log = listen(accepted);
-  accepted.receive(Buffer.from('nonsense'), false);
+  accepted.receive(Buffer.from('nonsense'));
   assert.is(log.garbage.length, 1);
   const endless = Buffer.alloc(100_000);
   endless.write('FAKE');
   endless.writeUInt32LE(1 << 30, 4);
-  accepted.receive(endless, false);
+  accepted.receive(endless);
   assert.match(log.garbage[1]!, /more than/);
   await close(dialled, accepted, server);
 });
