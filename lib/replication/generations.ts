@@ -136,6 +136,9 @@ const isBehind: Test = (mine, peer) =>
 
 const text = (message: string) => () => message;
 
+// Both count from a point that they shared, and one has left it behind: it was made primary with force in the middle of a full resync.
+const bitmapsPartedAt: Test = (mine, peer) =>
+  isInHistory(mine.bitmap, peer) || isInHistory(peer.bitmap, mine);
 /** A row and its mirror image, in this order. */
 function both(
   [rule, mirror]: [number, number],
@@ -320,6 +323,12 @@ export const ROWS: readonly Row[] = [
 /** Row 100 and the contradiction of 45 leave no dirty maps that count from the same point. */
 const mapsCount = (decision: Decision) => decision.rule === 90;
 
+  ...one(
+    91,
+    bitmapsPartedAt,
+    SPLIT_BRAIN,
+    text('both copies were written after a resync broke off'),
+  ),
 /** A primary would be the target. */
 export const RULE_PRIMARY_TARGET = 113;
 

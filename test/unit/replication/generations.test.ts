@@ -360,6 +360,13 @@ const CASES: Case[] = [
     expect: TARGET,
   },
   {
+  {
+    name: 'made primary with force in the middle of its first full resync',
+    rule: 91,
+    mine: { bitmap: S, slotFlags: SLOT_IN_USE | SLOT_FULL_SYNC },
+    peer: { current: C2, bitmap: B2, history: past(S), role: 'primary' },
+    expect: SPLIT,
+  },
     name: 'half-done in a split brain: it has nothing to lose',
     rule: 110,
     mine: { disk: 'Inconsistent', bitmap: B1 },
