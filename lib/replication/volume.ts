@@ -525,8 +525,21 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     this.#changes.wake();
   }
 
+  /**
+   * A primary that stops while linked steps down first: what it wrote is durable at the peer then, which may be primary in its turn.
+   * One that cannot outdates the peer as it leaves (R18).
+   */
+  async #stepDown(): Promise<void> {
+    await this.#exclusive(async () => {
+      if (this.#role !== 'primary' || this.#link.session === null) return;
+      await this.#native.demote();
+      this.#role = 'secondary';
+    }).catch(() => {});
+  }
+
   async #close(): Promise<void> {
     const { listen, peers, node } = this.#spec;
+    await this.#stepDown();
     for (const { name } of peers) this.#apply(this.#links.disconnect(name, this.#now()));
     this.#cancelTick();
     for (const session of this.#sessions.values()) {

@@ -167,6 +167,30 @@ test('disconnect is orderly: a primary outdates its peer, which sees no error', 
   await shutdown(a, b);
 });
 
+test('a primary that stops steps down first, and leaves its peer as new as it is', async () => {
+  const [a, b] = await duo();
+  await Promise.all([a.start(), b.start()]);
+  await Promise.all([a.connected(), b.connected()]);
+  await a.host.promote('r0', false);
+  await a.host.close('r0');
+  assert.is(a.native.outdated, 0);
+  assert.is(a.native.state.role, 'secondary');
+  await b.until((link) => link.connection === 'Unconnected');
+  assert.equal(b.seen('peer-down')[0]?.text, '');
+  await shutdown(a, b);
+});
+
+test('a primary that cannot step down as it stops outdates its peer', async () => {
+  const [a, b] = await duo();
+  await Promise.all([a.start(), b.start()]);
+  await Promise.all([a.connected(), b.connected()]);
+  await a.host.promote('r0', false);
+  a.native.demote = () => Promise.reject(new Error('requests are under way'));
+  await a.host.close('r0');
+  assert.is(a.native.outdated, 1);
+  await shutdown(a, b);
+});
+
 test('a connection that breaks is an error, and comes back', async () => {
   const [a, b] = await duo();
   await Promise.all([a.start(), b.start()]);
