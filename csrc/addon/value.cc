@@ -61,6 +61,7 @@ Napi::Value make_resync(Napi::Env env, const ResyncStatus& resync) {
   maker.count("bytesTotal", resync.bytes_total);
   maker.count("startedUs", resync.started_us);
   maker.count("chunksSent", resync.chunks_sent);
+  maker.count("unreadableChunks", resync.unreadable_chunks);
   return maker.object();
 }
 

@@ -95,10 +95,13 @@ void VolumeImpl::pump_resync() {
     if (link.state != Connection::kSyncSource) return;
   }
   for (const SyncTask& task : link.tasks) active += task.next < task.range.end() ? 1 : 0;
+  if (link.unread_only && now_us >= link.unread_retry_us) {
+    link.unread_only = false;
+    link.unreadable->clear_all();
+  }
   DirtyMap* map = link_map();
-  const uint64_t chunks = std::max<uint64_t>(1, kResyncTaskBytes / map->chunk_bytes());
-  while (active < 4 && link.tasks.size() < limits.resync_requests) {
-    const std::optional<ChunkRange> run = map->next_dirty_run(link.cursor, chunks);
+  while (!link.unread_only && active < 4 && link.tasks.size() < limits.resync_requests) {
+    const std::optional<ChunkRange> run = next_run();
     if (!run) {
       if (link.cursor == 0 || !link.tasks.empty()) break;
       link.cursor = 0;  // another pass, for what was marked behind the first
@@ -113,7 +116,72 @@ void VolumeImpl::pump_resync() {
     ++active;
     task_step(&task);
   }
+  if (link.tasks.empty() && link.cursor == 0) wait_for_unread();
   check_finished();
+}
+
+// What to copy next, from the cursor on.
+std::optional<ChunkRange> VolumeImpl::next_run() {
+  DirtyMap* map = link_map();
+  const uint64_t chunks = std::max<uint64_t>(1, kResyncTaskBytes / map->chunk_bytes());
+  std::optional<ChunkRange> run = map->next_dirty_run(link.cursor, chunks);
+  if (!link.suspects) return run;
+  while (run && link.unreadable->test(run->first)) {
+    const ChunkRange skipped = *link.unreadable->next_dirty_run(run->first, map->chunk_count());
+    run = map->next_dirty_run(skipped.first + skipped.count, chunks);
+  }
+  if (!run) return run;
+  const std::optional<uint64_t> suspect = link.suspects->next_dirty(run->first);
+  if (suspect && *suspect == run->first) {
+    run->count = 1;
+  } else if (suspect) {
+    run->count = std::min(run->count, *suspect - run->first);
+  }
+  return run;
+}
+
+// The chunk stays marked, and the target Inconsistent; the rest is copied. What was sent of the
+// task is sent again with its chunks one by one.
+void VolumeImpl::task_unread(SyncTask* task) {
+  ++counters.disk_errors;
+  if (!link.unreadable || link.unreadable->count() == 0) {  // the first of a pass tells
+    emit(EventKind::kIoError, "reading " + std::to_string(task->piece.length) + " bytes at " +
+                                  std::to_string(task->piece.offset) +
+                                  " for the resync failed: " + std::strerror(-task->io.result));
+  }
+  if (!link.suspects) {
+    const Geometry& geometry = layout().geometry;
+    link.suspects = std::make_unique<DirtyMap>(geometry.volume_bytes, geometry.chunk_bytes);
+    link.unreadable = std::make_unique<DirtyMap>(geometry.volume_bytes, geometry.chunk_bytes);
+  }
+  if (link_map()->outward(task->range).count == 1) link.unreadable->mark(task->range);
+  link.suspects->mark(task->range);
+  host.buffer_put(task->buffer, task->buffer_bytes);
+  task->buffer = nullptr;
+  task->step = SyncTask::Step::kIdle;
+  task->voided = true;
+  task->range.length = task->next - task->range.offset;
+  RangeLock* lock = &task->lock;
+  if (task->durable_bytes != task->range.length) {
+    locks.release(lock);  // it ends with what is under way
+    return;
+  }
+  lock->granted = [](void*, RangeLock*) {};
+  std::list<SyncTask> ended;
+  const auto it = std::find_if(link.tasks.begin(), link.tasks.end(),
+                               [task](const SyncTask& one) { return &one == task; });
+  ended.splice(ended.end(), link.tasks, it);
+  locks.release(lock);
+}
+
+void VolumeImpl::wait_for_unread() {
+  if (!link.unreadable || link.unread_only || link_map()->count() == 0) return;
+  link.unread_only = true;
+  if (now_us < link.unread_retry_us) return;
+  link.unread_pause_us = std::clamp(2 * link.unread_pause_us, kUnreadPauseMinUs, kUnreadPauseMaxUs);
+  link.unread_retry_us = now_us + link.unread_pause_us;
+  emit(EventKind::kIoError, std::to_string(link.unreadable->count()) +
+                                " chunks could not be read here: the resync cannot end");
 }
 
 // A piece: lock it against overlapping writes, read it, queue it, unlock.
@@ -161,11 +229,7 @@ void VolumeImpl::task_send(SyncTask* task) {
     return;
   }
   if (task->io.result != 0) {
-    const std::string why = "reading " + std::to_string(task->piece.length) + " bytes at " +
-                            std::to_string(task->piece.offset) +
-                            " for the resync failed: " + std::strerror(-task->io.result);
-    emit(EventKind::kIoError, why);
-    link_stop(why);
+    task_unread(task);
     return;
   }
   const bool zero = all_zero(task->buffer, task->piece.length);
@@ -220,6 +284,7 @@ void VolumeImpl::end_task(SyncTask* task) {
 }
 
 void VolumeImpl::void_tasks(ByteRange range) {
+  link.unread_only = false;  // there may be something to be read again
   for (SyncTask& task : link.tasks)
     task.voided =
         task.voided || task.range.overlaps(link_map()->bytes_of(link_map()->outward(range)));
@@ -262,7 +327,12 @@ void VolumeImpl::announce_generation() {
   const uint32_t serial = link.serial;
   peer_slot(link.slot).flags |= kSlotSyncEnding;
   meta.commit([this, serial](bool ok) {
-    if (!ok || link.serial != serial) return;
+    if (link.serial != serial) return;
+    if (!ok) {
+      // The offer may not be made (R7): the target keeps what it got, and its marks.
+      link_stop("the metadata can no longer be written here: the resync cannot end");
+      return;
+    }
     if (link.state == Connection::kSyncSource && link_map()->count() != 0) {
       link.finishing =
           false;  // something was marked meanwhile: not finished (no mark is left behind)

@@ -180,6 +180,7 @@ uint64_t VolumeImpl::next_deadline() const {
     if (transfer.open_epoch_writes() > 0)
       deadline = std::min(deadline, link.epoch_opened_us + limits.epoch_interval_us);
   }
+  if (link.unread_only && link_active()) deadline = std::min(deadline, link.unread_retry_us);
   if (link.state == Connection::kPrepared)
     deadline = std::min(deadline, link.prepared_us + limits.peer_timeout_us + 1);
   if (fault.hang_up_us != 0 && link_active()) deadline = std::min(deadline, fault.hang_up_us);
@@ -278,6 +279,7 @@ VolumeStatus VolumeImpl::status() const {
     out.resync.bytes_total = link.sync_done_bytes + link_map()->dirty_bytes();
     out.resync.started_us = link.sync_started_us;
   }
+    if (link.unreadable) out.resync.unreadable_chunks = link.unreadable->count();
   out.resync.chunks_sent = link.sync_chunks_sent;
   return out;
 }

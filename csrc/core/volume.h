@@ -99,7 +99,8 @@ struct ResyncStatus {
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;
   uint64_t started_us = 0;
-  uint64_t chunks_sent = 0;  // source: dirty chunks read and sent
+  uint64_t chunks_sent = 0;        // source: dirty chunks read and sent
+  uint64_t unreadable_chunks = 0;  // source: those of the rest that cannot be read here
 };
 struct VolumeStatus {
   uint64_t now_us = 0;

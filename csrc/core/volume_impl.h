@@ -50,6 +50,9 @@ inline constexpr uint64_t kStallTimeouts =
     7;  // peer timeouts without any acknowledgement: its disk hangs, the link is given up
 inline constexpr uint32_t kRemoteReadsMax = 64;  // frames that a diskless primary waits for
 inline constexpr uint64_t kRemoteReadBytesMax = 16u << 20;
+// Chunks that the source of a resync cannot read are tried again after a pause that doubles.
+inline constexpr uint64_t kUnreadPauseMinUs = 1'000'000;
+inline constexpr uint64_t kUnreadPauseMaxUs = 60'000'000;
 inline constexpr uint64_t kFaultGraceUs = 1'000'000;  // until a node hangs up that told its peer of
                                                       // its failed disk
 
@@ -165,8 +168,15 @@ struct LinkState {
   uint64_t map_receive_next = 0;
   uint64_t cursor = 0;  // source: where the pass over the map is
   std::list<SyncTask> tasks;
-  bool finishing = false;  // kSyncDone is prepared or sent
-  uint64_t announced = 0;  // the generation that kSyncDone offered, 0 none
+  // Source: chunks of a task that could not be read, which are read one by one from then on, and
+  // those of them that failed alone. Made with the first error.
+  std::unique_ptr<DirtyMap> suspects;
+  std::unique_ptr<DirtyMap> unreadable;
+  bool unread_only = false;      // nothing else is left to be copied; tried again at ...
+  uint64_t unread_retry_us = 0;  // ... this time
+  uint64_t unread_pause_us = 0;  // how long it waited last
+  bool finishing = false;        // kSyncDone is prepared or sent
+  uint64_t announced = 0;        // the generation that kSyncDone offered, 0 none
   uint64_t sync_started_us = 0;
   uint64_t sync_done_bytes = 0;
   uint64_t sync_chunks_sent = 0;
@@ -342,6 +352,9 @@ struct VolumeImpl {
   void end_task(SyncTask* task);
   bool drop_tasks();  // true when none is left
   void check_finished();
+  std::optional<ChunkRange> next_run();
+  void task_unread(SyncTask* task);
+  void wait_for_unread();
   void announce_generation();
   Handled receive_sync_done(const FrameHeader& header);
   Handled receive_sync_done_ack(const FrameHeader& header);

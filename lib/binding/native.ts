@@ -155,6 +155,8 @@ export interface NativeStatus {
     bytesTotal: number;
     startedUs: number;
     chunksSent: number;
+    /** Source: those of the rest that cannot be read here; they are tried again. */
+    unreadableChunks: number;
   } | null;
   /** Path of the running frontend's device or socket, '' without. */
   device: string;

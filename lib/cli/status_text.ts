@@ -84,6 +84,12 @@ function volumeText(volume: VolumeJson): string {
     if (peer.resync !== null) {
       const way = peer.resync.side === 'source' ? 'to' : 'from';
       lines.push(`  resync ${way} ${peer.name}: ${progressBar(peer.resync)}`);
+      const unread = peer.resync.unreadable_chunks;
+      if (unread > 0) {
+        lines.push(
+          `  ${plural(unread, 'chunk')} cannot be read here and ${unread === 1 ? 'stays' : 'stay'} out of sync: tried again from time to time; writing there mends it, or else replace this disk`,
+        );
+      }
     }
   }
   return lines.join('\n');

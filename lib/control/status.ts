@@ -15,6 +15,8 @@ export interface ResyncJson {
   rate_bytes_per_s: number;
   /** null while nothing moves. */
   eta_ms: number | null;
+  /** Source: chunks of the rest that cannot be read here. */
+  unreadable_chunks: number;
 }
 
 export interface PeerJson {
@@ -131,6 +133,7 @@ function resyncJson(source: StatusSource): ResyncJson | null {
     bytes_total: resync.bytesTotal,
     rate_bytes_per_s: Math.round(rate),
     eta_ms: rate > 0 ? Math.round((left / rate) * 1000) : null,
+    unreadable_chunks: resync.unreadableChunks,
   };
 }
 

@@ -41,6 +41,7 @@ export function assertStatusShape(status: StatusJson): void {
           bytes_done: 'number',
           bytes_total: 'number',
           rate_bytes_per_s: 'number',
+          unreadable_chunks: 'number',
         };
         assertTypes(peer.resync, numbers, 'resync');
         const { eta_ms } = peer.resync;

@@ -27,6 +27,7 @@ const peer: PeerJson = {
     bytes_total: 40 * MIB,
     rate_bytes_per_s: 10 * MIB,
     eta_ms: 2900,
+    unreadable_chunks: 0,
   },
   in_flight_writes: 1,
   in_flight_bytes: 4096,
@@ -101,6 +102,16 @@ test('a resync has a bar, its amount, the time to its end and its speed', () => 
 
 test('times to the end are short', () => {
   assert.equal([60_500, 756_000, 9_000_000].map(formatEta), ['61s', '12.6min', '2.5h']);
+});
+
+test('status says what a resync cannot read', () => {
+  const resync = { ...peer.resync!, unreadable_chunks: 3 };
+  const text = statusText({
+    ...status,
+    volumes: [{ ...volume, peers: [{ ...peer, resync }] }],
+  });
+  assert.match(text, /3 chunks cannot be read here and stay out of sync/);
+  assert.not.match(statusText({ ...status, volumes: [volume] }), /cannot be read/);
 });
 
 test('status shows what a person looks for', () => {

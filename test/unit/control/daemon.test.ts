@@ -44,6 +44,7 @@ test('status has the shape that others rely on', async () => {
       bytesTotal: 12 << 20,
       startedUs: 2_000_000,
       chunksSent: 1,
+      unreadableChunks: 1,
     },
   });
   status.native.peers[0]!.dirtyChunks = 2048;
@@ -77,6 +78,7 @@ test('status has the shape that others rely on', async () => {
     bytes_total: 12 << 20,
     rate_bytes_per_s: 2 << 20,
     eta_ms: 4000,
+    unreadable_chunks: 1,
   });
   await daemon.stop(false);
 });
