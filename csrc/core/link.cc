@@ -189,6 +189,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   link.peer_role = params.peer_role;
   link.peer_disk = params.peer_disk;
   link.peer_detached = serves;
+  link.told_role = role;
   link.prepared_us = now_us;
   transfer.reset(1, 1);
   changed();
@@ -228,6 +229,8 @@ bool VolumeImpl::link_start() {
     if (sb().flags != before && !diskless()) {
       meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
     }
+  // It stepped down meanwhile, and the handshake said otherwise.
+  if (role != link.told_role) tell_role();
   } else {
     sync_start();
   }

@@ -137,6 +137,7 @@ struct LinkState {
   Role peer_role{};
   DiskState peer_disk{};
 
+  Role told_role{};  // this node's, in the handshake
   // sending
   uint64_t epoch_opened_us = 0;
   uint32_t resync_in_log = 0;     // resync entries of the transfer log

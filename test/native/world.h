@@ -409,6 +409,7 @@ class World {
     wire_up = false;
     if (a.up()) a.volume().link_stop("cut");
     if (b.up()) b.volume().link_stop("cut");
+    if (when_prepared) when_prepared();
   }
   bool identical() { return std::memcmp(a.data(), b.data(), a.size()) == 0; }
 
@@ -421,3 +422,4 @@ class World {
 };
 
 }  // namespace tidemark::test
+  std::function<void()> when_prepared;  // both sides, and no frame flows yet
