@@ -316,8 +316,20 @@ std::optional<MetadataError> attach_metadata(MetadataIo& io, uint64_t area_bytes
   // R3: what the log lets go of below, the disk of a killed daemon may still hold in its cache
   // only, and the marks made of it are cleared when the peer has the data durably.
   if (attachment->crashed) {
-    if (const int error = io.flush_data(); error != 0)
-      return io_error("flushing the backing disk", error);
+    int error = io.flush_data();
+    if (error == 0) error = io.flush();
+    if (error != 0) {
+      // R11: the next flush will not say it again, and so the superblock does. Whoever was primary
+      // has the only copy of what it wrote alone; a secondary's is the primary's, too.
+      const bool primary = (sb.flags & kNodeCrashedPrimary) != 0;
+      sb.flags &= ~(primary ? kNodeWasUpToDate : kNodeConsistent | kNodeWasUpToDate);
+      MetadataError failed = io_error("flushing the backing disk", error);
+      failed.message +=
+          write_superblock(io, layout, 1 - best, &sb)
+              ? "; nor could that be noted in the metadata"
+              : "; what it had not flushed may be lost, so that it no longer counts as UpToDate";
+      return failed;
+    }
   }
   // Durable before the log is used again; then the log is empty and the node says that it is
   // attached.

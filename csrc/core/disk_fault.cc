@@ -95,11 +95,16 @@ void VolumeImpl::fail_disk() {
   if (role == Role::kSecondary) fault.hang_up_us = now_us + kFaultGraceUs;
 }
 
-// As far as the superblock can still be written.
+// As far as the superblock can still be written: the sweep tries again.
 void VolumeImpl::store_fault(uint32_t set, uint32_t clear) {
   const uint32_t before = sb().flags;
   sb().flags = (sb().flags | set) & ~clear;
-  if (sb().flags != before) meta.commit([](bool) {});
+  if (sb().flags != before) record_fault();
+}
+
+void VolumeImpl::record_fault() {
+  fault.unrecorded = true;
+  meta.commit([this](bool) { fault.unrecorded = !meta.committed(); });
 }
 
 void VolumeImpl::tell_disk() {

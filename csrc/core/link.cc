@@ -220,25 +220,44 @@ bool VolumeImpl::link_start() {
   changed();
   if (link.params.side == SyncSide::kNone) {
     // Equal copies: what a crash or an orderly disconnect left behind has been answered.
-    if (link.peer_disk == DiskState::kOutdated || link.peer_disk == DiskState::kConsistent) {
-      link.peer_disk = DiskState::kUpToDate;
-    }
     const uint32_t before = sb().flags;
-    sb().flags &= ~(kNodeOutdated | kNodeCrashedPrimary);
-    if (link.peer_disk == DiskState::kUpToDate) sb().flags |= kNodeWasUpToDate;
+    sb().flags &= ~kNodeCrashedPrimary;
+    share_standing();
     if (sb().flags != before && !diskless()) {
       meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
     }
-  // It stepped down meanwhile, and the handshake said otherwise.
-  if (role != link.told_role) tell_role();
   } else {
     sync_start();
   }
+  // It stepped down meanwhile, and the handshake said otherwise.
+  if (role != link.told_role) tell_role();
   emit(EventKind::kLinkState, connection_text(link.state));
   if (diskless() && !suspended) emit(EventKind::kIoResumed);
   retry_send();
   drain_gate();
   return true;
+}
+
+void VolumeImpl::set_standing(DiskState standing) {
+  sb().flags &= ~(kNodeOutdated | kNodeWasUpToDate);
+  if (standing == DiskState::kUpToDate) sb().flags |= kNodeWasUpToDate;
+  if (standing == DiskState::kOutdated) sb().flags |= kNodeOutdated;
+}
+
+// Equal copies are as new as the better known of the two. Where neither is UpToDate, nobody has
+// answered yet for the newer copy that one of them was told of, or for the flush that failed (R11,
+// R18).
+void VolumeImpl::share_standing() {
+  const auto whole = [](DiskState disk) { return disk >= DiskState::kOutdated; };
+  const DiskState mine = disk_state();
+  if (diskless() && whole(link.peer_disk)) link.peer_disk = DiskState::kUpToDate;
+  // What a primary works on is what counts, whatever was said before.
+  if (link.peer_disk == DiskState::kDiskless) sb().flags &= ~kNodeOutdated;
+  if (!whole(mine) || !whole(link.peer_disk)) return;
+  DiskState standing = std::min(mine, link.peer_disk);
+  if (std::max(mine, link.peer_disk) == DiskState::kUpToDate) standing = DiskState::kUpToDate;
+  set_standing(standing);
+  link.peer_disk = standing;
 }
 
 void VolumeImpl::link_stop(const std::string& why) {
@@ -555,14 +574,20 @@ bool VolumeImpl::send_control(const std::string& json) {
 }
 
 // The last primary is the source when a crash left marks between equal generations (rule 42 of the
-// decision), so that it is kept.
+// decision), so that it is kept. What becomes primary with force is UpToDate from then on, and so
+// is a copy in step with it.
 void VolumeImpl::set_peer_role(Role peer_role) {
   if (!link_active() || link.peer_role == peer_role) return;
   link.peer_role = peer_role;
   changed();
-  if (peer_role != Role::kPrimary || (peer_slot(link.slot).flags & kSlotPeerPrimary) != 0) return;
+  if (peer_role != Role::kPrimary) return;
+  const uint32_t before = sb().flags;
+  link.peer_disk = DiskState::kUpToDate;
+  if (link.state == Connection::kConnected) share_standing();
+  const bool known = (peer_slot(link.slot).flags & kSlotPeerPrimary) != 0;
+  if (known && sb().flags == before) return;
   peer_slot(link.slot).flags |= kSlotPeerPrimary;
-  meta.commit([](bool) {});
+  meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
 }
 
 }  // namespace tidemark

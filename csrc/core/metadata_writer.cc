@@ -104,6 +104,7 @@ void MetadataWriter::commit_written(Io* io) {
     return;
   }
   committing_ = false;
+  committed_ = io->result == 0;
   const bool ok = !failed_;
   std::vector<Done> done = std::exchange(commit_now_, {});
   if (!commit_next_.empty()) start_commit();

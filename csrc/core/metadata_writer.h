@@ -64,6 +64,8 @@ class MetadataWriter {
 
   bool idle() const;
   bool failed() const { return failed_; }
+  // The superblock that a commit's `done` is called for reached the disk, whatever failed before.
+  bool committed() const { return committed_; }
   // A flush of the backing disk failed elsewhere. The kernel tells that once: a flush of ours that
   // succeeds from now on says nothing, and no extent may leave the log on the strength of it (R3).
   void give_up() { failed_ = true; }
@@ -128,6 +130,7 @@ class MetadataWriter {
   Io superblock_io_;
   uint32_t commit_copy_ = 0;
   bool committing_ = false;
+  bool committed_ = false;
   std::vector<Done> commit_now_;
   std::vector<Done> commit_next_;
   std::vector<Done> commit_refused_;  // asked for after close()

@@ -360,13 +360,12 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
   sb().flags &= ~kNodeCrashedPrimary;
-  if (link.state == Connection::kSyncSource) {
-    sb().flags |= kNodeWasUpToDate;  // it was the source
-    peer.flags &= ~kSlotPeerPrimary;
-  }
+  // It was the source.
+  if (link.state == Connection::kSyncSource) peer.flags &= ~kSlotPeerPrimary;
   link.announced = 0;
   link.finishing = false;
-  link.peer_disk = DiskState::kUpToDate;
+  // What the target took over.
+  link.peer_disk = role == Role::kPrimary ? DiskState::kUpToDate : disk_state();
   changed();
   const bool was_sync = link.state == Connection::kSyncSource;
   link.state = Connection::kConnected;
@@ -435,8 +434,10 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   }
   if (sb().current != header.offset) sb().push_history(sb().current);
   sb().current = header.offset;
-  sb().flags |= kNodeConsistent | kNodeWasUpToDate;
-  sb().flags &= ~(kNodeOutdated | kNodeCrashedPrimary);
+  sb().flags |= kNodeConsistent;
+  sb().flags &= ~kNodeCrashedPrimary;
+  // R18: a copy of what is not the newest is not the newest either.
+  set_standing(link.peer_role == Role::kPrimary ? DiskState::kUpToDate : link.peer_disk);
   PeerSlot& peer = peer_slot(link.slot);
   peer.bitmap_generation = kGenerationNone;
   peer.last_generation = header.offset;

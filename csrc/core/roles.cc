@@ -200,6 +200,7 @@ void VolumeImpl::promote(bool force, Done done) {
                                    return;
                                  }
                                  role = Role::kPrimary;
+                                 if (link.state == Connection::kConnected) share_standing();
                                  changed();
                                  tell_role();
                                  emit(EventKind::kRole, role_text(role));

@@ -205,6 +205,7 @@ bool marks_durable(const DirtyMap& map) {
 // costs nearly no resync, and cleared bits reach the disk.
 void VolumeImpl::sweep() {
   next_sweep_us = now_us + limits.flush_interval_us;
+  if (fault.unrecorded && !stopped && !diskless()) record_fault();
   if (sweeping || role_changing || stopped || meta.failed() || detaching()) return;
   // At most once in an interval: the disk may go on failing.
   if (link.write_failed && link.state == Connection::kConnected && role == Role::kPrimary) {
@@ -278,8 +279,8 @@ VolumeStatus VolumeImpl::status() const {
     out.resync.bytes_done = link.sync_done_bytes;
     out.resync.bytes_total = link.sync_done_bytes + link_map()->dirty_bytes();
     out.resync.started_us = link.sync_started_us;
-  }
     if (link.unreadable) out.resync.unreadable_chunks = link.unreadable->count();
+  }
   out.resync.chunks_sent = link.sync_chunks_sent;
   return out;
 }

@@ -92,6 +92,7 @@ struct DiskFault {
   bool holes = false;         // a write or flush failed: the disk holds not one moment of the data
   bool fatal = false;         // kDetaching: the disk is kFailed if that comes to nothing
   bool rejoining = false;     // a secondary whose write failed: Inconsistent until resynced
+  bool unrecorded = false;    // the superblock does not say yet what became of the disk
   bool resumed = false;       // kFailed, and a person said that requests are to be told
   uint64_t generation = 0;    // of the peer's copy, that is worked on; chosen here, kDetaching
   uint64_t hang_up_us = 0;    // when the link ends because of the disk; 0: it does not
@@ -136,8 +137,8 @@ struct LinkState {
   uint64_t progress_us = 0;  // the last acknowledgement, or when nothing waited for one
   Role peer_role{};
   DiskState peer_disk{};
-
   Role told_role{};  // this node's, in the handshake
+
   // sending
   uint64_t epoch_opened_us = 0;
   uint32_t resync_in_log = 0;     // resync entries of the transfer log
@@ -223,6 +224,7 @@ struct VolumeImpl {
   bool peer_can_take_over() const;
   void fail_disk();
   void store_fault(uint32_t set, uint32_t clear);
+  void record_fault();
   void begin_detach();
   void detach_acknowledged();
   void detach_abandoned();  // after the link went
@@ -325,6 +327,8 @@ struct VolumeImpl {
   void poll_link();
   bool send_control(const std::string& json);
   void set_peer_role(Role peer_role);
+  void set_standing(DiskState standing);  // of a copy that is whole
+  void share_standing();                  // ... with the peer in step
   uint32_t find_slot(const Uuid& peer) const;
   uint32_t find_slot_named(const std::string& name) const;
 
@@ -348,14 +352,14 @@ struct VolumeImpl {
   void task_step(SyncTask* task);
   void task_read(SyncTask* task);
   void task_send(SyncTask* task);
+  std::optional<ChunkRange> next_run();
+  void task_unread(SyncTask* task);
+  void wait_for_unread();
   void task_durable(SyncTask* task, ByteRange range, bool failed);
   void void_tasks(ByteRange range);
   void end_task(SyncTask* task);
   bool drop_tasks();  // true when none is left
   void check_finished();
-  std::optional<ChunkRange> next_run();
-  void task_unread(SyncTask* task);
-  void wait_for_unread();
   void announce_generation();
   Handled receive_sync_done(const FrameHeader& header);
   Handled receive_sync_done_ack(const FrameHeader& header);

@@ -102,6 +102,14 @@ const endOfSyncMissed: Test = (mine, peer) =>
 const bitmapInPeersHistory: Test = (mine, peer) =>
   endOfSyncMissed(mine, peer) && isInHistory(mine.bitmap, peer);
 
+// Rule 38, R11: a copy is Consistent, and no more, after a flush of it failed. Whatever that lost is marked (R3), and the other has it.
+const isWholeBeside: Test = (mine, peer) =>
+  sameCurrent(mine, peer) &&
+  mine.disk === 'UpToDate' &&
+  peer.disk === 'Consistent' &&
+  !isPrimary(peer) &&
+  (bitsLeft(mine, peer) || oneCrashed(mine, peer));
+
 const oneCrashed: Test = (mine, peer) => hasCrashed(mine) || hasCrashed(peer);
 /** Of two that crashed alike: any order will do, as long as both sides find the same. */
 const winsTie: Test = (mine, peer) => mine.nodeId < peer.nodeId;
@@ -128,6 +136,9 @@ const startOfSyncLost: Test = (mine, peer) =>
   !isNone(peer.bitmap) &&
   isFullSync(peer) &&
   peer.dirtyChunks * peer.chunkBytes >= peer.volumeBytes;
+// Both count from a point that they shared, and one has left it behind: it was made primary with force in the middle of a full resync.
+const bitmapsPartedAt: Test = (mine, peer) =>
+  isInHistory(mine.bitmap, peer) || isInHistory(peer.bitmap, mine);
 const currentInPeersHistory: Test = (mine, peer) => isInHistory(mine.current, peer);
 const isBehind: Test = (mine, peer) =>
   currentIsPeersBitmap(mine, peer) ||
@@ -136,9 +147,6 @@ const isBehind: Test = (mine, peer) =>
 
 const text = (message: string) => () => message;
 
-// Both count from a point that they shared, and one has left it behind: it was made primary with force in the middle of a full resync.
-const bitmapsPartedAt: Test = (mine, peer) =>
-  isInHistory(mine.bitmap, peer) || isInHistory(peer.bitmap, mine);
 /** A row and its mirror image, in this order. */
 function both(
   [rule, mirror]: [number, number],
@@ -244,6 +252,10 @@ export const ROWS: readonly Row[] = [
     text('both copies are new and unused'),
   ),
   ...both([20, 30], isFresh, FULL_BACK, ['this copy is new', "the peer's copy is new"]),
+  ...both([38, 39], isWholeBeside, MAP, [
+    "the peer's disk may have lost what a failed flush was for",
+    'this disk may have lost what a failed flush was for',
+  ]),
   ...both([34, 35], bitmapInPeersHistory, MAP, [
     'the end of the last resync was not seen here',
     'the end of the last resync was not seen by the peer',
@@ -311,6 +323,12 @@ export const ROWS: readonly Row[] = [
     SPLIT_BRAIN,
     text('both copies were written while apart'),
   ),
+  ...one(
+    91,
+    bitmapsPartedAt,
+    SPLIT_BRAIN,
+    text('both copies were written after a resync broke off'),
+  ),
   ...one(100, sharesHistory, SPLIT_BRAIN, text('both copies were written while apart, long ago')),
   ...one(
     101,
@@ -323,12 +341,6 @@ export const ROWS: readonly Row[] = [
 /** Row 100 and the contradiction of 45 leave no dirty maps that count from the same point. */
 const mapsCount = (decision: Decision) => decision.rule === 90;
 
-  ...one(
-    91,
-    bitmapsPartedAt,
-    SPLIT_BRAIN,
-    text('both copies were written after a resync broke off'),
-  ),
 /** A primary would be the target. */
 export const RULE_PRIMARY_TARGET = 113;
 

@@ -24,14 +24,26 @@ class Area : public MetadataIo {
     scratch(offset);
     return -EIO;
   }
-  int flush() override { return writes_left == 0 ? -EIO : 0; }
+  int flush() override {
+    if (flushes_fail != 0) {
+      --flushes_fail;
+      return -EIO;
+    }
+    return writes_left == 0 ? -EIO : 0;
+  }
   int flush_data() override {
     ++data_flushes;
+    if (data_flushes_fail != 0) {
+      --data_flushes_fail;
+      return -EIO;
+    }
     return data_flush_result;
   }
   void scratch(uint64_t offset) { bytes_[offset] ^= 0xff; }
 
   uint64_t writes_left = UINT64_MAX;
+  uint32_t flushes_fail = 0;  // so many of the next ones
+  uint32_t data_flushes_fail = 0;
   uint32_t data_flushes = 0;
   int data_flush_result = 0;
 
@@ -91,6 +103,32 @@ TEST_CASE("after a crash the disk is flushed before the log lets go of what it m
   REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
   CHECK(area.data_flushes == 2);
   CHECK(attachment->crashed);
+}
+
+TEST_CASE("a disk whose flush failed at an attach is not UpToDate at the next, which succeeds") {
+  Geometry geometry;
+  geometry.volume_bytes = 16u << 20;
+  const Layout layout = make_layout(geometry);
+  for (const bool primary : {false, true}) {
+    for (const bool internal : {false, true}) {
+      CAPTURE(primary);
+      CAPTURE(internal);
+      Area area(layout.bytes());
+      Superblock sb = superblock(layout);
+      sb.current = 77;
+      sb.flags = kNodeConsistent | kNodeWasUpToDate | kNodeAttached | (primary ? kNodePrimary : 0);
+      REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+      std::unique_ptr<Attachment> attachment;
+      // The kernel tells of what was lost once.
+      (internal ? area.flushes_fail : area.data_flushes_fail) = 1;
+      CHECK(attach_metadata(area, layout.bytes(), {}, &attachment).has_value());
+      REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
+      const uint32_t flags = attachment->superblock.flags;
+      CHECK((flags & kNodeWasUpToDate) == 0);
+      CHECK((flags & kNodeConsistent) == (primary ? kNodeConsistent : 0));
+      CHECK((flags & kNodeCrashedPrimary) == (primary ? kNodeCrashedPrimary : 0));
+    }
+  }
 }
 
 }  // namespace tidemark

@@ -105,18 +105,14 @@ class Node : public Host {
     if (error) throw std::runtime_error(*error);
     split_ = split;
     if (apart) meta_disk_ = Disk(split.meta_offset + split.layout.bytes());
-    Superblock sb;
-    sb.placement = placement;
-    sb.geometry = split.layout.geometry;
-    sb.device_bytes = device_bytes;
-    sb.data_offset = split.data_offset;
-    sb.meta_offset = split.meta_offset;
-    for (uint8_t& byte : sb.metadata_id.bytes) byte = static_cast<uint8_t>(random.next());
-    for (uint8_t& byte : sb.node_id.bytes) byte = static_cast<uint8_t>(random.next());
-    id_ = sb.node_id;
-    DiskMetadata io(meta_disk(), split.meta_offset);
-    if (auto failed = create_metadata(io, sb, split.layout, false))
-      throw std::runtime_error(failed->message);
+    create(placement);
+  }
+
+  // A blank disk in the place of this one, with an identity of its own.
+  void replace_disk() {
+    disk_ = Disk(disk_.bytes());
+    if (apart_) meta_disk_ = Disk(meta_disk_.bytes());
+    create(apart_ ? Placement::kExternal : Placement::kEnd);
   }
 
   void attach() {
@@ -227,6 +223,20 @@ class Node : public Host {
   std::function<bool(const Io& io)> holds;  // these do not end
 
  private:
+  void create(Placement placement) {
+    Superblock sb;
+    sb.placement = placement;
+    sb.geometry = split_.layout.geometry;
+    sb.device_bytes = disk_.bytes();
+    sb.data_offset = split_.data_offset;
+    sb.meta_offset = split_.meta_offset;
+    for (uint8_t& byte : sb.metadata_id.bytes) byte = static_cast<uint8_t>(random_.next());
+    for (uint8_t& byte : sb.node_id.bytes) byte = static_cast<uint8_t>(random_.next());
+    id_ = sb.node_id;
+    DiskMetadata io(meta_disk(), split_.meta_offset);
+    if (auto failed = create_metadata(io, sb, split_.layout, false))
+      throw std::runtime_error(failed->message);
+  }
   // Buffers of I/O that was under way are the host's, as the engine's arena is.
   void drop_volume() {
     volume_.reset();
@@ -399,6 +409,7 @@ class World {
                             [&](int error, const std::string&) { error_b = error; });
     if (!run([&] { return error_a <= 0 && error_b <= 0; }) || error_a != 0 || error_b != 0)
       return false;
+    if (when_prepared) when_prepared();
     return a.volume().link_start() && b.volume().link_start();
   }
   bool connected() {
@@ -409,17 +420,16 @@ class World {
     wire_up = false;
     if (a.up()) a.volume().link_stop("cut");
     if (b.up()) b.volume().link_stop("cut");
-    if (when_prepared) when_prepared();
   }
   bool identical() { return std::memcmp(a.data(), b.data(), a.size()) == 0; }
 
   Random random;
   Node a;
   Node b;
+  std::function<void()> when_prepared;  // both sides, and no frame flows yet
   bool wire_up = true;
   uint64_t now_us = 1'000'000;
   std::deque<std::vector<uint8_t>> buffers;
 };
 
 }  // namespace tidemark::test
-  std::function<void()> when_prepared;  // both sides, and no frame flows yet

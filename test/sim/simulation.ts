@@ -315,7 +315,8 @@ export class Simulation {
     if (at <= io + this.#requestShare(node)) {
       const { thinkUs } = this.workload.mood;
       this.#nextRequestUs[index] = this.time.nowUs + (thinkUs && this.random.below(2 * thinkUs));
-      this.submit(node, this.workload.next());
+      // A device that is served only to be taken away fails what comes: there is nothing to be learned from it.
+      if (node.primary) this.submit(node, this.workload.next());
       return false;
     }
     this.#deliver(index);

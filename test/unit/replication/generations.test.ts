@@ -204,6 +204,27 @@ const CASES: Case[] = [
     mine: { bitmap: B1 },
     expect: SOURCE,
   },
+  {
+    name: 'the flush of a disk failed while it was primary, and a copy in step until then',
+    rule: 38,
+    mirror: 39,
+    peer: { disk: 'Consistent', flags: NODE_CRASHED_PRIMARY, dirtyChunks: 7 },
+    expect: SOURCE,
+  },
+  {
+    name: 'the same, and this one missed the end of a resync',
+    rule: 38,
+    mirror: 39,
+    mine: { bitmap: B1 },
+    peer: { disk: 'Consistent', dirtyChunks: 7 },
+    expect: SOURCE,
+  },
+  {
+    name: 'the flush of a disk failed, and nothing was lost',
+    rule: 40,
+    peer: { disk: 'Consistent' },
+    expect: NOTHING,
+  },
   { name: 'in step', rule: 40, expect: NOTHING },
   {
     name: 'in step, and one is primary',
@@ -340,6 +361,13 @@ const CASES: Case[] = [
     expect: SPLIT,
   },
   {
+    name: 'made primary with force in the middle of its first full resync',
+    rule: 91,
+    mine: { bitmap: S, slotFlags: SLOT_IN_USE | SLOT_FULL_SYNC },
+    peer: { current: C2, bitmap: B2, history: past(S), role: 'primary' },
+    expect: SPLIT,
+  },
+  {
     name: 'both changed long since',
     rule: 100,
     mine: { history: past(B1) },
@@ -360,13 +388,6 @@ const CASES: Case[] = [
     expect: TARGET,
   },
   {
-  {
-    name: 'made primary with force in the middle of its first full resync',
-    rule: 91,
-    mine: { bitmap: S, slotFlags: SLOT_IN_USE | SLOT_FULL_SYNC },
-    peer: { current: C2, bitmap: B2, history: past(S), role: 'primary' },
-    expect: SPLIT,
-  },
     name: 'half-done in a split brain: it has nothing to lose',
     rule: 110,
     mine: { disk: 'Inconsistent', bitmap: B1 },
