@@ -220,6 +220,11 @@ export class ControlledVolume {
     const { replication, log } = this.context;
     const { pending } = this;
     if (pending === null || this.closing) return;
+    if (this.overtaken !== null && !force) {
+      // It stays secondary, so that whoever opens it after another crash knows that, too.
+      this.setRecovery(this.overtaken);
+      return;
+    }
     const { native } = await replication.status(this.name);
     if (native.role !== 'primary') {
       try {
@@ -239,9 +244,8 @@ export class ControlledVolume {
     if (!force) {
       const reason = await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout);
       if (this.closing) return;
-      const objection = reason ?? this.overtaken;
-      if (objection !== null) {
-        this.setRecovery(objection);
+      if (reason !== null) {
+        this.setRecovery(reason);
         return;
       }
     }

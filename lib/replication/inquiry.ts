@@ -26,6 +26,13 @@ export class Inquiry {
     this.#followed = peer;
   }
 
+  /** Why what waits here since a crash is not to go on, whatever is heard; null: nothing of the kind. */
+  get overtaken(): string | null {
+    return this.#followed === null
+      ? null
+      : `what waits here is older than what came from '${this.#followed}' meanwhile`;
+  }
+
   /** What was heard earlier does not count, but for the peer that is linked. */
   begin(linked: string | null): void {
     for (const peer of this.#objections.keys()) {
@@ -41,9 +48,7 @@ export class Inquiry {
 
   /** Undefined: not every one of these peers was heard yet. */
   answer(peers: readonly string[]): string | null | undefined {
-    if (this.#followed !== null) {
-      return `what waits here is older than what came from '${this.#followed}' meanwhile`;
-    }
+    if (this.overtaken !== null) return this.overtaken;
     let all = true;
     for (const peer of peers) {
       const objection = this.#objections.get(peer);

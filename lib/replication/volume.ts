@@ -95,12 +95,15 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   #turn: Promise<unknown> = Promise.resolve();
   #cancelTick: () => void = () => {};
   #listenError: string | null = null;
+  /** I/O waits since a daemon died: not until it goes on is this a node like others. */
+  #waits: boolean;
 
   private constructor(spec: VolumeSpec, world: VolumeWorld) {
     const names = spec.peers.map((peer) => peer.name);
     this.name = spec.name;
     this.#spec = spec;
     this.#world = world;
+    this.#waits = spec.native.suspended === true;
     this.#changes = new Changes(world.clock);
     this.#links = new Links({
       node: spec.node,
@@ -170,6 +173,11 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
         const who = `'${this.#spec.node}' cannot become primary of '${this.name}'`;
         throw new TidemarkError('PEER_REFUSED', `${who}: ${reason}`);
       }
+      // A crash afterwards must find a secondary: nothing else would tell that what waits is older than the data.
+      const { overtaken } = this.#inquiry;
+      if (this.#waits && !force && overtaken !== null) {
+        throw new TidemarkError('OVERTAKEN', overtaken);
+      }
       await this.#native.promote(force);
     });
   }
@@ -231,6 +239,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   async resume(): Promise<void> {
     this.#usable();
     await this.#native.resume();
+    this.#waits = false;
   }
 
   async status(): Promise<ReplicationStatus> {

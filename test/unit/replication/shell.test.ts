@@ -135,6 +135,24 @@ test('promotion: the peer is asked, roles are told, a second primary is refused'
   await shutdown(a, b);
 });
 
+test('R18: whose I/O waits since a crash stays secondary without force once it followed another primary', async () => {
+  const a = new StageNode('alpha', await freePort());
+  const b = new StageNode('beta', await freePort());
+  b.addon.state = { role: 'primary' };
+  await a.open([b], { native: { name: 'r0', backing: '/nowhere', suspended: true } });
+  await b.open([a]);
+  await Promise.all([a.start(), b.start()]);
+  await Promise.all([a.connected(), b.connected()]);
+  await b.host.close('r0');
+  await a.until((link) => link.connection !== 'Connected');
+  const error = await rejection(a.host.promote('r0', false));
+  assert.is(error.code, 'OVERTAKEN');
+  assert.match(error.message, /what waits here is older than what came from 'beta'/);
+  await a.host.promote('r0', true);
+  assert.is((await a.host.status('r0')).native.role, 'primary');
+  await shutdown(a);
+});
+
 test('of two promotions at once exactly one succeeds', async () => {
   const [a, b] = await duo();
   await Promise.all([a.start(), b.start()]);
