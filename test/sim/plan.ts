@@ -90,7 +90,11 @@ export function makePlan(seed: number, random: Random): Plan {
       connectTimeout: random.pick([100, 300, 1000]),
       retryMin: retryMinMs,
       retryMax: retryMinMs * random.pick([2, 10, 30]),
-      recoveryTimeout: theme === 'recoveries' ? 5000 : random.pick([200, 1000, 5000]),
+      // Where somebody is always out of reach, it is always waited for.
+      recoveryTimeout:
+        theme === 'recoveries'
+          ? 5000
+          : random.pick([200, 1000, theme === 'third-node' ? 500 : 5000]),
     },
     policy: {
       window: functions ? 'function' : 'value',

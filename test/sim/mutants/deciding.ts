@@ -145,8 +145,8 @@ export const DECIDING: readonly Mutant[] = [
       {
         file: CONTROL,
         within: 'private async recoverOnce(force: boolean)',
-        find: '!force',
-        replace: 'false',
+        find: 'await replication.askPeers(this.name, this.config.timeouts.recoveryTimeout)',
+        replace: 'null',
       },
     ],
   },
