@@ -15,7 +15,7 @@
 #   fuzz      build fuzz            yes           -       fuzz targets   -     -
 #   e2e       build fio e2e         yes           yes     -              yes   -
 #   vm        build unit fio vm     yes           yes     yes            yes   -
-#   bench     build fio e2e vm      yes           yes     -              yes   -
+#   bench     build fio e2e bench   yes           yes     -              yes   -
 #   prebuilds build gyp             yes           -       -              -     -
 #   memory    build unit            yes           -       -              -     C++ unit tests
 #   asan      build unit fio e2e    yes           -       -              yes   all
@@ -50,6 +50,7 @@ packages_of() {
     fuzz) echo clang=clang++ libclang-rt-dev=/var/lib/dpkg/info/libclang-rt-dev.list ;;
     fio) echo fio=fio ;;
     e2e) echo libnbd-bin=nbdinfo nbdkit=nbdkit qemu-utils=qemu-img e2fsprogs=/sbin/mkfs.ext4 ;;
+    bench) echo qemu-system-common=qemu-storage-daemon ;;
     vm) echo qemu-system-x86=qemu-system-x86_64 busybox-static=/var/lib/dpkg/info/busybox-static.list \
       cpio=cpio dmsetup=/sbin/dmsetup e2fsprogs=/sbin/mkfs.ext4 iproute2=/sbin/ip kmod=/sbin/depmod xz-utils=xz ;;
   esac
@@ -70,7 +71,7 @@ case $goal in
   fuzz) groups='build fuzz' native=no unit=no fuzz=yes ts=no ;;
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
-  bench) groups='build fio e2e vm' native=yes unit=no ts=yes ;;
+  bench) groups='build fio e2e bench' native=yes unit=no ts=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
   asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;

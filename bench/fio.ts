@@ -1,0 +1,102 @@
+/** fio: runs one work on one device, and reads its report. */
+
+import { run } from '../test/vm/command.ts';
+import type { Values } from './figures.ts';
+import { read } from './meters.ts';
+import type { Subject } from './subject.ts';
+
+const GIB = 2 ** 30;
+/** Beyond the run's own time. */
+const LIMIT_MS = 120_000;
+
+interface Direction {
+  io_bytes: number;
+  total_ios: number;
+  iops: number;
+  bw_bytes: number;
+  lat_ns: { mean: number; percentile?: Record<string, number> };
+}
+
+interface Report {
+  jobs: Array<{ error: number; read: Direction; write: Direction }>;
+}
+
+/** What fio is told for every work on this subject. */
+export function commonArguments(subject: Subject): string[] {
+  return [
+    '--name=bench',
+    ...subject.fio(),
+    `--size=${subject.bytes}`,
+    '--randseed=1',
+    '--output-format=json',
+    '--group_reporting',
+    '--clat_percentiles=0',
+    '--lat_percentiles=1',
+    '--percentile_list=50:99:99.9',
+  ];
+}
+
+/**
+ * Throughput of reads and writes together; the latency is that of the writes, or of the reads where there are no writes.
+ * @throws Error when fio reported an error, or did nothing.
+ */
+export function valuesOf(output: string): { values: Values; bytes: number } {
+  // fio may print notes before the JSON.
+  const begin = output.search(/^\{/m);
+  if (begin < 0) throw new Error(`fio printed no report: ${output.slice(-500)}`);
+  const job = (JSON.parse(output.slice(begin)) as Report).jobs[0];
+  if (job === undefined || job.error !== 0) throw new Error(`fio: error ${job?.error ?? 'no job'}`);
+  const side = job.write.total_ios > 0 ? job.write : job.read;
+  const bytes = job.read.io_bytes + job.write.io_bytes;
+  if (bytes === 0) throw new Error('fio moved no bytes');
+  const percentile = (key: string): number | undefined => {
+    const ns = side.lat_ns.percentile?.[key];
+    return ns === undefined ? undefined : ns / 1000;
+  };
+  const values: Values = {
+    iops: job.read.iops + job.write.iops,
+    bytes_per_s: job.read.bw_bytes + job.write.bw_bytes,
+    latency_us_mean: side.lat_ns.mean / 1000,
+  };
+  const [p50, p99, p999] = ['50.000000', '99.000000', '99.900000'].map(percentile);
+  if (p50 !== undefined) values.latency_us_p50 = p50;
+  if (p99 !== undefined) values.latency_us_p99 = p99;
+  if (p999 !== undefined) values.latency_us_p999 = p999;
+  return { values, bytes };
+}
+
+/** Runs fio for so long, and meters what it cost. */
+export async function measureFio(
+  subject: Subject,
+  work: readonly string[],
+  seconds: number,
+): Promise<Values> {
+  const argv: [string, ...string[]] = [
+    'fio',
+    ...commonArguments(subject),
+    '--time_based',
+    `--runtime=${seconds}`,
+    ...work,
+  ];
+  const pids = subject.pids();
+  const before = read(pids);
+  const { stdout } = await run(argv, { timeoutMs: seconds * 1000 + LIMIT_MS });
+  const after = read(pids);
+  const { values, bytes } = valuesOf(stdout);
+  values.cpu_s_per_gib = ((after.cpu_s - before.cpu_s) * GIB) / bytes;
+  values.wire_bytes_per_byte = (after.wire_bytes - before.wire_bytes) / bytes;
+  return values;
+}
+
+/** Writes to the device once, in one pass: all of it, or as `work` says. */
+export async function pass(
+  subject: Subject,
+  work: readonly string[],
+  limitMs = LIMIT_MS,
+): Promise<void> {
+  const argv: [string, ...string[]] = ['fio', ...commonArguments(subject), ...work];
+  valuesOf((await run(argv, { timeoutMs: limitMs })).stdout);
+}
+
+/** Every subject's disk has been written once before anything is measured. */
+export const FILL = ['--rw=write', '--bs=1m', '--iodepth=4'];

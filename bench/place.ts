@@ -1,0 +1,158 @@
+/** Where subjects live: on this machine over NBD with files in memory, or in the virtual machine over ublk with RAM disks. */
+
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Argv, run } from '../test/vm/command.ts';
+import { findCommand } from '../test/vm/packages.ts';
+
+export type Where = 'here' | 'vm';
+
+const KIB = 1 << 10;
+const SHM = '/dev/shm';
+const FOLDER_PREFIX = 'tidemark-bench-';
+/** Under emulation everything takes its time. */
+const PATIENCE_MS = { here: 60_000, vm: 300_000 };
+/** A start fills RAM disks up to this number, and no more. */
+const RAM_DISKS = 20;
+
+export abstract class Place {
+  abstract readonly where: Where;
+  /** Short, as it holds Unix sockets. Gone with close(). */
+  readonly folder: string;
+  /** The checkout, with the built command line. */
+  readonly checkout: string;
+  private count = 0;
+
+  protected constructor(checkout: string, parent: string) {
+    this.checkout = checkout;
+    removeStale(parent);
+    this.folder = mkdtempSync(join(parent, `${FOLDER_PREFIX}${process.pid}-`));
+  }
+
+  get patienceMs(): number {
+    return PATIENCE_MS[this.where];
+  }
+
+  /** A disk of zeroes of at least so many bytes. */
+  abstract disk(bytes: number): Promise<string>;
+  /** Ends what disks take. */
+  abstract release(): Promise<void>;
+  /** `frontend` of a Tidemark config. */
+  abstract frontend(folder: string): Record<string, unknown>;
+
+  /** A folder of its own for one subject. */
+  subfolder(): string {
+    this.count += 1;
+    const folder = join(this.folder, String(this.count));
+    mkdirSync(folder, { mode: 0o700 });
+    return folder;
+  }
+
+  async close(): Promise<void> {
+    await this.release();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export class Here extends Place {
+  readonly where = 'here';
+  private readonly disks: string[] = [];
+
+  constructor(checkout: string) {
+    super(checkout, existsSync(SHM) ? SHM : tmpdir());
+  }
+
+  /** A sparse file in memory, where there is a file system for that. */
+  async disk(bytes: number): Promise<string> {
+    const path = join(this.folder, `disk${this.disks.length}`);
+    writeFileSync(path, '');
+    truncateSync(path, bytes);
+    this.disks.push(path);
+    return path;
+  }
+
+  async release(): Promise<void> {
+    for (const path of this.disks) rmSync(path, { force: true });
+  }
+
+  frontend(folder: string): Record<string, unknown> {
+    return { kind: 'nbd', socket: join(folder, 'nbd') };
+  }
+}
+
+export class Machine extends Place {
+  readonly where = 'vm';
+  private bytes = 0;
+  private used = 0;
+
+  constructor(checkout: string) {
+    super(checkout, tmpdir());
+  }
+
+  /** A RAM disk. All that are in use at once have the size of the first. */
+  async disk(bytes: number): Promise<string> {
+    if (this.used === 0) {
+      this.bytes = bytes;
+      await run(['/sbin/modprobe', 'brd', `rd_nr=${RAM_DISKS}`, `rd_size=${bytes / KIB}`]);
+    }
+    if (bytes > this.bytes || this.used === RAM_DISKS) {
+      throw new RangeError(`RAM disks: ${RAM_DISKS} of ${this.bytes} bytes, not one of ${bytes}`);
+    }
+    this.used += 1;
+    return `/dev/ram${this.used - 1}`;
+  }
+
+  async release(): Promise<void> {
+    if (this.used > 0) await run(['/sbin/rmmod', 'brd']);
+    this.used = 0;
+  }
+
+  frontend(): Record<string, unknown> {
+    return { kind: 'ublk' };
+  }
+}
+
+/** A run that was killed outright could not remove its folder, which holds memory; the next one does. */
+function removeStale(parent: string): void {
+  for (const name of readdirSync(parent)) {
+    if (!name.startsWith(FOLDER_PREFIX)) continue;
+    const pid = Number.parseInt(name.slice(FOLDER_PREFIX.length), 10);
+    if (existsSync(`/proc/${pid}`)) continue;
+    rmSync(join(parent, name), { recursive: true, force: true });
+  }
+}
+
+/** The path of a program. @throws with its Debian package when it is not installed. */
+export async function need(name: string, packageName: string): Promise<string> {
+  const path = await findCommand(name);
+  if (path === undefined) throw new Error(`${name} is not installed (Debian: ${packageName})`);
+  return path;
+}
+
+/** Runs a short command; the error has its output. */
+export async function command(argv: Argv, timeoutMs?: number): Promise<string> {
+  return (await run(argv, timeoutMs === undefined ? {} : { timeoutMs })).stdout;
+}
+
+/** A TCP port on loopback that nobody listens on. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      const port = typeof address === 'object' && address !== null ? address.port : 0;
+      server.close(() => resolve(port));
+    });
+  });
+}

@@ -1,0 +1,45 @@
+/** A whole run as it is written to and read from JSON. Keys carry their units. */
+
+import { readFileSync } from 'node:fs';
+import type { Sample } from './figures.ts';
+import type { Where } from './place.ts';
+import type { Missing } from './rounds.ts';
+
+export const RESULT_FORMAT = 1;
+
+export interface Result {
+  format: typeof RESULT_FORMAT;
+  where: Where;
+  /** ISO 8601 */
+  began: string;
+  elapsed_s: number;
+  kernel: string;
+  cpus: number;
+  node: string;
+  rounds: number;
+  seconds_each: number;
+  /** How busy the machine was, all processors together, in the seconds before: 0..1. */
+  busy_before: number;
+  /** Names for people. */
+  titles: { subjects: Record<string, string>; works: Record<string, string> };
+  samples: Sample[];
+  missing: Missing[];
+}
+
+/** Beyond this share of its processors at other work, a machine's figures are not to be quoted. */
+export const QUIET_SHARE_MAX = 0.05;
+
+export function isQuiet({ busy_before }: Result): boolean {
+  return busy_before <= QUIET_SHARE_MAX;
+}
+
+/** @throws Error when the file is not such a result. */
+export function readResult(path: string): Result {
+  const result = JSON.parse(readFileSync(path, 'utf8')) as Partial<Result>;
+  if (result.format !== RESULT_FORMAT || !Array.isArray(result.samples)) {
+    throw new Error(
+      `${path}: not a result of the benchmark in format ${RESULT_FORMAT} (format: ${result.format})`,
+    );
+  }
+  return result as Result;
+}

@@ -1,0 +1,113 @@
+/** The rounds: in each, every work goes over all subjects, one after the other, and each time another one begins. */
+
+import type { Sample } from './figures.ts';
+import type { Place } from './place.ts';
+import type { Section } from './sections.ts';
+import type { Subject } from './subject.ts';
+
+export interface RoundsOptions {
+  rounds: number;
+  seconds: number;
+  /** Only what has one of these texts in `section/subject/work`; empty: all. */
+  only: readonly string[];
+  /** Ends the run early, in order. */
+  signal?: AbortSignal;
+  note(text: string): void;
+}
+
+/** Something that could not be measured, and why. */
+export interface Missing {
+  subject: string;
+  /** null: all of them. */
+  work: string | null;
+  reason: string;
+}
+
+export interface Measured {
+  samples: Sample[];
+  missing: Missing[];
+}
+
+export function isWanted(only: readonly string[], name: string): boolean {
+  return only.length === 0 || only.some((text) => name.includes(text));
+}
+
+/** `list` from its element `turn` on, and around. */
+export function rotated<T>(list: readonly T[], turn: number): T[] {
+  const first = list.length === 0 ? 0 : turn % list.length;
+  return [...list.slice(first), ...list.slice(0, first)];
+}
+
+export async function runSections(
+  sections: readonly Section[],
+  place: Place,
+  options: RoundsOptions,
+): Promise<Measured> {
+  const measured: Measured = { samples: [], missing: [] };
+  for (const section of sections) await runSection(section, place, options, measured);
+  return measured;
+}
+
+async function runSection(
+  section: Section,
+  place: Place,
+  options: RoundsOptions,
+  measured: Measured,
+): Promise<void> {
+  const wanted = (subject: Subject) =>
+    section.works.filter(
+      (work) =>
+        work.suits(subject) && isWanted(options.only, `${section.id}/${subject.id}/${work.id}`),
+    );
+  const running: Subject[] = [];
+  try {
+    for (const subject of section.subjects.filter((one) => wanted(one).length > 0)) {
+      options.signal?.throwIfAborted();
+      options.note(`${section.id}: starting ${subject.title}`);
+      try {
+        await subject.start(place);
+        running.push(subject);
+      } catch (error) {
+        measured.missing.push({ subject: subject.id, work: null, reason: reasonOf(error) });
+        options.note(`${subject.id} is missing: ${reasonOf(error)}`);
+        await subject.stop();
+      }
+    }
+    for (let round = 1; round <= options.rounds; ++round) {
+      for (const [index, work] of section.works.entries()) {
+        for (const subject of rotated(running, round - 1 + index)) {
+          if (!wanted(subject).includes(work)) continue;
+          options.signal?.throwIfAborted();
+          const name = `${section.id}, round ${round}/${options.rounds}: ${work.title}: ${subject.title}`;
+          options.note(name);
+          await measure(subject, work, round, options, measured);
+        }
+      }
+    }
+  } finally {
+    for (const subject of running) await subject.stop();
+    await place.release();
+  }
+}
+
+async function measure(
+  subject: Subject,
+  work: Section['works'][number],
+  round: number,
+  options: RoundsOptions,
+  { samples, missing }: Measured,
+): Promise<void> {
+  try {
+    const { values, series } = await work.measure(subject, options.seconds);
+    const sample: Sample = { subject: subject.id, work: work.id, round, values };
+    if (series !== undefined) sample.series = series;
+    samples.push(sample);
+  } catch (error) {
+    missing.push({ subject: subject.id, work: work.id, reason: reasonOf(error) });
+    options.note(`${subject.id}, ${work.id}: ${reasonOf(error)}`);
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

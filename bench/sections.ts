@@ -1,0 +1,99 @@
+/** Which works are done on which subjects. The subjects of a section all run at once, and take turns. */
+
+import type { Subject } from './subject.ts';
+import { Nbdkit, QemuNbd } from './subjects/nbd_server.ts';
+import { NodeSockets } from './subjects/node_sockets.ts';
+import { QemuMirror } from './subjects/qemu_mirror.ts';
+import { Tidemark } from './subjects/tidemark.ts';
+import { DEVICE_WORKS, LOG_WORKS, RESYNC_WORKS, type Work } from './works.ts';
+
+export interface Section {
+  id: string;
+  title: string;
+  subjects: Subject[];
+  works: readonly Work[];
+}
+
+const MIB = 1 << 20;
+const DEVICE_BYTES = 256 * MIB;
+const RESYNC_BYTES = { here: 1024 * MIB, vm: 200 * MIB };
+
+/** The default number of extents, and ten times what it covers. */
+const LOG_EXTENTS = 1237;
+const LOG_EXTENT_BYTES = MIB;
+const LOG_BYTES = 10 * LOG_EXTENTS * LOG_EXTENT_BYTES;
+/** One block in each extent: all of them become hot. */
+const TOUCH = ['--rw=write:1020k', '--bs=4k', '--iodepth=32'];
+
+function devices(): Tidemark[] {
+  const shape = { bytes: DEVICE_BYTES };
+  return [
+    new Tidemark({ ...shape, id: 'tidemark-c', title: 'Tidemark, protocol C', protocol: 'C' }),
+    new Tidemark({ ...shape, id: 'tidemark-a', title: 'Tidemark, protocol A', protocol: 'A' }),
+    new Tidemark({
+      ...shape,
+      id: 'tidemark-away',
+      title: 'Tidemark, peer away',
+      protocol: 'C',
+      away: true,
+    }),
+  ];
+}
+
+function resync(bytes: number): Tidemark {
+  return new Tidemark({
+    id: 'tidemark-resync',
+    title: 'Tidemark, protocol C',
+    bytes,
+    protocol: 'C',
+  });
+}
+
+function logs(): Tidemark[] {
+  const shape = { bytes: LOG_BYTES, protocol: 'C', fill: TOUCH } as const;
+  const extentBytes = LOG_EXTENT_BYTES;
+  return [
+    new Tidemark({
+      ...shape,
+      id: 'tidemark-hot',
+      title: 'Tidemark, every extent hot',
+      // Nothing leaves the log while it is measured.
+      volume: { extentBytes, activityLogExtents: 11 * LOG_EXTENTS, flushInterval: '1h' },
+    }),
+    new Tidemark({
+      ...shape,
+      id: 'tidemark-cold',
+      title: 'Tidemark, ten times the log',
+      volume: { extentBytes, activityLogExtents: LOG_EXTENTS },
+    }),
+  ];
+}
+
+/** On this machine, over NBD. */
+export function sectionsHere(): Section[] {
+  return [
+    {
+      id: 'devices',
+      title: 'Devices',
+      subjects: [
+        new Nbdkit(DEVICE_BYTES),
+        new QemuNbd(DEVICE_BYTES),
+        new QemuMirror(DEVICE_BYTES),
+        ...devices(),
+      ],
+      works: DEVICE_WORKS,
+    },
+    {
+      id: 'log',
+      title: 'Writes over ten times what the activity log covers',
+      subjects: logs(),
+      works: LOG_WORKS,
+    },
+    {
+      id: 'resync',
+      title: 'Resync',
+      subjects: [new NodeSockets(), resync(RESYNC_BYTES.here)],
+      works: RESYNC_WORKS,
+    },
+  ];
+}
