@@ -156,6 +156,36 @@ const TO_A_SOURCE: readonly Lie[] = [
   ['both are primary', (liar) => liar.say('role', { offset: 1 }), /both nodes would be primary/],
   ['a role that is none', (liar) => liar.say('role', { offset: 2 }), /no such role/],
   [
+    'a disk of no kind',
+    (liar) => liar.say('disk', { offset: 7 }),
+    /disk frame.*no such state of a disk/,
+  ],
+  [
+    'a primary is to be the only copy',
+    (liar) => liar.say('detach', { offset: 4711 }),
+    /detach frame.*cannot be the only copy/,
+  ],
+  [
+    'an answer to no detach',
+    (liar) => liar.say('detachAck', { offset: 4711 }),
+    /detach-ack frame.*nobody asked for it/,
+  ],
+  [
+    'a read by one that has a disk',
+    (liar) => liar.say('read', { sequence: 1, length: 4096 }),
+    /read frame.*belongs to no primary without a disk/,
+  ],
+  [
+    'data that nobody asked for',
+    (liar) => liar.say('readReply', { sequence: 1, length: 4096, payload: payload(4096) }),
+    /read-reply frame.*nobody asked for it/,
+  ],
+  [
+    'more data than a read is long',
+    (liar) => liar.say('readReply', { sequence: 1, length: 512, payload: payload(4096) }),
+    /length that cannot be right/,
+  ],
+  [
     'the end of a resync from its target',
     (liar) => liar.say('syncDone', { offset: 4711 }),
     /sync-done frame/,

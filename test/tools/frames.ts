@@ -17,6 +17,12 @@ export const FRAME_TYPES = {
   outdate: 26,
   outdateAck: 27,
   role: 28,
+  disk: 29,
+  detach: 30,
+  detachAck: 31,
+  read: 32,
+  readReply: 33,
+  readFailed: 34,
 } as const;
 export type FrameName = keyof typeof FRAME_TYPES;
 
