@@ -20,7 +20,10 @@ import type { PeerLinkStatus } from './api.ts';
 import type { HandshakeOutcome, Refusal } from './handshake.ts';
 import { PeerEntry, type RetryOptions } from './peer_entry.ts';
 
-/** An own dial whose other end said nothing for so long does not keep the peer's own dial out. */
+/**
+ * An own dial whose other end said nothing for so long, or whose handshake is not over so long after the claim, does not keep the peer's
+ * own dial out: a peer that dials then has lost that connection, as one has that started again.
+ */
 export const DIAL_PRECEDENCE_MS = 1_000;
 
 export interface LinksOptions extends RetryOptions {
@@ -46,6 +49,7 @@ interface Holder {
   peer: string;
   incoming: boolean;
   phase: 'handshake' | 'preparing' | 'linked' | 'stopping';
+  claimedAt: number;
 }
 
 export class Links {
@@ -190,7 +194,8 @@ export class Links {
       if (incoming && refusal !== null && (other || unselected)) {
         this.#event('peer-seen', peer, 'tried to connect');
       }
-      if (refusal === null) this.#holder = { id, peer, incoming, phase: 'handshake' };
+      if (refusal === null)
+        this.#holder = { id, peer, incoming, phase: 'handshake', claimedAt: now };
     });
     return { refusal, actions };
   }
@@ -365,7 +370,8 @@ export class Links {
       if (holder.phase !== 'handshake') {
         return { code: 'BUSY', reason: `'${node}' still has its last link with '${peer}'` };
       }
-      if (holder.incoming !== incoming && !isPreferred) return this.#duplicate(peer);
+      const isFresh = now - holder.claimedAt < DIAL_PRECEDENCE_MS;
+      if (holder.incoming !== incoming && !isPreferred && isFresh) return this.#duplicate(peer);
       // A peer that dials again has given up its earlier connection.
       this.#holder = null;
       if (entry.dial?.id === holder.id) entry.dial = null;

@@ -2,7 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Decision } from '../../../lib/replication/generations.ts';
 import type { HandshakeOutcome } from '../../../lib/replication/handshake.ts';
-import { Links, type LinksAction } from '../../../lib/replication/links.ts';
+import { DIAL_PRECEDENCE_MS, Links, type LinksAction } from '../../../lib/replication/links.ts';
 import type { RefusalCode } from '../../../lib/replication/messages.ts';
 import { STALE_RETRIES_MAX } from '../../../lib/replication/peer_entry.ts';
 
@@ -306,6 +306,19 @@ test('a link that is up is not replaced by a new connection, one in handshake is
   assert.is(links.claim(links.newId(), 'alpha', true, 5).refusal?.code, 'BUSY');
   links.linkDown('gone', false, 6);
   assert.is(links.claim(links.newId(), 'alpha', true, 7).refusal, null);
+});
+
+test('an own handshake that does not go on keeps a peer out for a second at most: it may have started again', () => {
+  const links = make();
+  const id = dialId(links.start(0));
+  links.opened(id, 1);
+  links.greeted(id);
+  assert.is(links.claim(id, 'beta', false, 10).refusal, null);
+  const early = links.claim(links.newId(), 'beta', true, 10 + DIAL_PRECEDENCE_MS - 1);
+  assert.is(early.refusal?.code, 'DUPLICATE');
+  const late = links.claim(links.newId(), 'beta', true, 10 + DIAL_PRECEDENCE_MS);
+  assert.is(late.refusal, null);
+  assert.equal(kinds(late.actions), ['drop']);
 });
 
 test('a hold refuses claims and dials, and lets the link be', () => {
