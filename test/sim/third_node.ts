@@ -23,6 +23,11 @@ export class ThirdNode {
   /** The one that the application is at, and the one that it is linked with. */
   #lead: SimNode;
   #partner: SimNode;
+  /**
+   * In the middle of a full resync from a node that is away by now, with a generation that the lead has never heard of: holds nothing
+   * whole, and only new metadata let it start again.
+   */
+  readonly #forsaken = new Set<SimNode>();
 
   constructor(sim: Simulation, operator: Operator, weather: Weather) {
     this.#sim = sim;
@@ -137,7 +142,7 @@ export class ThirdNode {
       const stamps = node.machine.readStamps(0, plan.volumeBytes);
       if (lineage !== null)
         checkCopy('at the end', node.index, node.name, lineage, stamps, 'there');
-      if (node === this.#lead) continue;
+      if (node === this.#lead || this.#forsaken.has(node)) continue;
       const differing = SimChecks.differing(this.#lead.machine, node.machine);
       if (differing.length === 0) continue;
       throw new Violation(
@@ -153,6 +158,7 @@ export class ThirdNode {
     let patience = 0;
     let leastDirty = Number.POSITIVE_INFINITY;
     for (let look = 0; look < LOOKS_MAX; look++, patience--) {
+      if (this.#forsaken.has(partner)) return;
       for (const node of this.#sim.nodes) this.#operator.restart(node);
       // A resync that moves needs nobody.
       const dirty = this.#dirtyChunks(partner);
@@ -208,7 +214,11 @@ export class ThirdNode {
     const words = await Promise.all(
       [lead, partner].map(async (node) => (await node.volume?.status())?.peers ?? []),
     );
-    if (words.flat().some(({ connection }) => connection === 'SplitBrain')) {
+    const connections = words.flat().map(({ connection }) => connection);
+    if (connections.includes('Unrelated') && partner.status?.disk === 'Inconsistent') {
+      this.#sim.trace.add('script', `${partner.name} needs new metadata`);
+      this.#forsaken.add(partner);
+    } else if (connections.includes('SplitBrain')) {
       await this.#say(partner, lead, true, true);
       await this.#say(lead, partner, true);
     } else {
