@@ -1,7 +1,7 @@
 // Bundles all scenarios into one file of plain JavaScript: translating TypeScript inside the machine
 // would cost seconds for each.
 import { readdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { build } from 'esbuild';
 import { guestResults } from './machine.js';
 
@@ -24,10 +24,19 @@ export async function bundleScenarios(target: string): Promise<void> {
     ...files.map((file, index) => `import file${index} from './${file}';`),
     `await main({ ${files.map((file, index) => `'${file}': file${index}`).join(', ')} });`,
   ];
+  await bundleModule(lines.join('\n'), guestDirectory, target);
+}
+
+/** The module `contents`, whose imports start at `folder`, and all that it imports, as one file that runs in the guest. */
+export async function bundleModule(
+  contents: string,
+  folder: string,
+  target: string,
+): Promise<void> {
   const { outputFiles } = await build({
-    stdin: { contents: lines.join('\n'), resolveDir: guestDirectory, loader: 'ts' },
+    stdin: { contents, resolveDir: folder, loader: 'ts' },
     // Where the guest will see it: the source map's paths are relative to that.
-    outfile: join(guestResults, 'scenarios.mjs'),
+    outfile: join(guestResults, basename(target)),
     write: false,
     bundle: true,
     platform: 'node',
@@ -42,5 +51,5 @@ export async function bundleScenarios(target: string): Promise<void> {
     sourcemap: 'inline',
     logLevel: 'warning',
   });
-  for (const { contents } of outputFiles) await writeFile(target, contents);
+  for (const output of outputFiles) await writeFile(target, output.contents);
 }

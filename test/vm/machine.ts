@@ -62,6 +62,7 @@ const kernelParameters = [
 const defaultCpus = 2;
 const defaultMemoryMib = 6144;
 const bootTimeoutMs = 180_000;
+const bootAttemptsMax = 5;
 /** Where the guest sees the results directory; image/start mounts it there. */
 export const guestResults = '/run/tidemark-vm/results';
 const upLine = /^tidemark-vm: up after /;
@@ -76,6 +77,23 @@ export async function prepareImage(
   await ensurePackages(note);
   const kernel = await provideKernel(refresh, note);
   return { kernel, initramfs: await provideInitramfs(kernel) };
+}
+
+/** Runs a machine, another one if it did not get to run the job for a reason of the emulator's. */
+export async function bootMachine(
+  options: MachineOptions,
+  note: (text: string) => void,
+): Promise<MachineOutcome> {
+  for (let attempt = 1; ; attempt += 1) {
+    const outcome = await runMachine(options);
+    // A kernel that dies, or mistakes its clock, before anything of ours ran says something of the emulator, and
+    // nothing of us.
+    const unborn =
+      outcome.bootMs === undefined &&
+      (outcome.faults.some(({ fatal }) => fatal) || /clock was/.test(outcome.problem ?? ''));
+    if (!unborn || attempt === bootAttemptsMax || options.signal?.aborted) return outcome;
+    note(`${outcome.problem}: booting again`);
+  }
 }
 
 export async function runMachine(options: MachineOptions): Promise<MachineOutcome> {

@@ -17,7 +17,7 @@ import {
   type ScenarioResult,
   tapLine,
 } from './guest/support/events.js';
-import { type MachineImage, type MachineOutcome, prepareImage, runMachine } from './machine.js';
+import { bootMachine, type MachineImage, type MachineOutcome, prepareImage } from './machine.js';
 
 const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a scenario's name ...]
   --shell             an interactive shell in the machine (leave with exit; Ctrl-A X kills it)
@@ -32,7 +32,6 @@ const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a sce
 
 const checkout = resolve(import.meta.dirname, '..', '..');
 const defaultTimeoutSeconds = 1800;
-const bootAttemptsMax = 5;
 const resultsPrefix = 'tidemark-vm-';
 const nodeFlags = '--enable-source-maps';
 
@@ -89,27 +88,18 @@ async function main(): Promise<number> {
     });
   }
   try {
-    const bootOnce = (script: string, interactive: boolean) =>
-      runMachine({
-        ...{ image, results, checkout, script, timeoutMs, memoryMib, interactive },
-        signal: abort.signal,
-        onOutput: (line) => process.stdout.write(`${line}\n`),
-        onConsole: (line) => {
-          if (options.console) process.stderr.write(`# console: ${line}\n`);
+    const boot = (script: string, interactive = false) =>
+      bootMachine(
+        {
+          ...{ image, results, checkout, script, timeoutMs, memoryMib, interactive },
+          signal: abort.signal,
+          onOutput: (line) => process.stdout.write(`${line}\n`),
+          onConsole: (line) => {
+            if (options.console) process.stderr.write(`# console: ${line}\n`);
+          },
         },
-      });
-    const boot = async (script: string, interactive = false) => {
-      for (let attempt = 1; ; attempt += 1) {
-        const outcome = await bootOnce(script, interactive);
-        // A kernel that dies, or mistakes its clock, before anything of ours ran says something of the emulator, and
-        // nothing of us.
-        const unborn =
-          outcome.bootMs === undefined &&
-          (outcome.faults.some(({ fatal }) => fatal) || /clock was/.test(outcome.problem ?? ''));
-        if (!unborn || attempt === bootAttemptsMax || abort.signal.aborted) return outcome;
-        note(`${outcome.problem}: booting again`);
-      }
-    };
+        note,
+      );
     if (options.shell) return reportJob(await boot(shellScript(), true));
     if (options.command) return reportJob(await boot(options.command));
     const ok = await runScenarios(options, image, results, boot);
