@@ -90,3 +90,9 @@ export function worksOf(samples: readonly Sample[]): string[] {
 export function subjectsOf(samples: readonly Sample[]): string[] {
   return [...new Set(samples.map(({ subject }) => subject))];
 }
+
+/** As the sections name them: which came first in the samples changes with the rounds. */
+export function inOrder(ids: readonly string[], titles: Record<string, string>): string[] {
+  const order = Object.keys(titles);
+  return [...ids].sort((a, b) => order.indexOf(a) - order.indexOf(b));
+}

@@ -10,20 +10,26 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killRunningCommands } from '../test/vm/command.ts';
+import { writeCharts, writeDocs } from './docs.ts';
 import { Here } from './place.ts';
 import { terminalText } from './report.ts';
 import { type Result, readResult } from './result.ts';
 import { measureAll } from './run.ts';
 import { sectionsHere } from './sections.ts';
 import { judge, verdictLines } from './targets.ts';
+import { measureInMachine } from './vm.ts';
 
 const usage = `usage: npm run bench -- [options]      over NBD, on this machine
        npm run bench:vm -- [options]   over ublk, in the virtual machine
+  --vm             as bench:vm
   --only TEXT      only what has TEXT in section/subject/work; may be repeated
   --rounds N       1..100, default 5
   --seconds N      of each fio run, 1..600, default 3
   --json FILE      write all samples there
   --from FILE      measure nothing: take the samples that --json wrote
+  --svg FOLDER     draw charts there
+  --docs           write tables and charts into docs/performance.md and README.md; only from a whole run of at
+                   least 3 rounds on a quiet machine
   --check          compare with the targets; ends with 'N passed, N failed'
 `;
 
@@ -32,10 +38,13 @@ const checkout = resolve(import.meta.dirname, '..');
 function readArguments() {
   return parseArgs({
     options: {
+      vm: { type: 'boolean', default: false },
       only: { type: 'string', multiple: true, default: [] },
       rounds: { type: 'string', default: '5' },
       seconds: { type: 'string', default: '3' },
       json: { type: 'string' },
+      svg: { type: 'string' },
+      docs: { type: 'boolean', default: false },
       from: { type: 'string' },
       check: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -63,15 +72,17 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
       killRunningCommands();
     });
   }
+  const common = {
+    rounds: integer(options.rounds, 'rounds', 100),
+    seconds: integer(options.seconds, 'seconds', 600),
+    only: options.only,
+    signal: abort.signal,
+    note,
+  };
+  if (options.vm) return measureInMachine(checkout, common);
   const place = new Here(checkout);
   try {
-    return await measureAll(sectionsHere(), place, {
-      rounds: integer(options.rounds, 'rounds', 100),
-      seconds: integer(options.seconds, 'seconds', 600),
-      only: options.only,
-      signal: abort.signal,
-      note,
-    });
+    return await measureAll(sectionsHere(), place, common);
   } finally {
     await place.close();
   }
@@ -90,6 +101,10 @@ async function main(): Promise<number> {
   }
   process.stdout.write(`${terminalText(result)}\n`);
   if (result.samples.length === 0) throw new Error('nothing was measured');
+  if (options.svg !== undefined) {
+    for (const path of writeCharts(result, options.svg)) note(`drawn: ${path}`);
+  }
+  if (options.docs) writeDocs(checkout, result, options.only);
   if (!options.check) return result.missing.length === 0 ? 0 : 1;
   const verdicts = judge(result.samples, result.where, options.only);
   process.stdout.write(`${verdictLines(verdicts).join('\n')}\n`);

@@ -22,8 +22,9 @@ const SHM = '/dev/shm';
 const FOLDER_PREFIX = 'tidemark-bench-';
 /** Under emulation everything takes its time. */
 const PATIENCE_MS = { here: 60_000, vm: 300_000 };
-/** A start fills RAM disks up to this number, and no more. */
+/** All have the same size, and take memory only where they were written. */
 const RAM_DISKS = 20;
+const RAM_DISK_BYTES = 320 << 20;
 
 export abstract class Place {
   abstract readonly where: Where;
@@ -92,21 +93,22 @@ export class Here extends Place {
 
 export class Machine extends Place {
   readonly where = 'vm';
-  private bytes = 0;
   private used = 0;
 
   constructor(checkout: string) {
     super(checkout, tmpdir());
   }
 
-  /** A RAM disk. All that are in use at once have the size of the first. */
   async disk(bytes: number): Promise<string> {
     if (this.used === 0) {
-      this.bytes = bytes;
-      await run(['/sbin/modprobe', 'brd', `rd_nr=${RAM_DISKS}`, `rd_size=${bytes / KIB}`]);
+      const size = `rd_size=${RAM_DISK_BYTES / KIB}`;
+      await run(['/sbin/modprobe', 'brd', `rd_nr=${RAM_DISKS}`, size]);
     }
-    if (bytes > this.bytes || this.used === RAM_DISKS) {
-      throw new RangeError(`RAM disks: ${RAM_DISKS} of ${this.bytes} bytes, not one of ${bytes}`);
+    if (bytes > RAM_DISK_BYTES || this.used === RAM_DISKS) {
+      const there = `${RAM_DISKS} of ${RAM_DISK_BYTES} bytes`;
+      throw new RangeError(
+        `RAM disks: there are ${there}; asked for no. ${this.used + 1}, ${bytes} bytes`,
+      );
     }
     this.used += 1;
     return `/dev/ram${this.used - 1}`;

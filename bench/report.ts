@@ -4,6 +4,7 @@ import Table from 'cli-table3';
 import {
   type Figure,
   figureOf,
+  inOrder,
   type Metric,
   type Sample,
   spread,
@@ -66,12 +67,6 @@ const VIEWS: readonly View[] = [
     suits: isResync,
   },
 ];
-
-/** As the sections name them: which came first changes with the rounds. */
-function inOrder(ids: readonly string[], titles: Record<string, string>): string[] {
-  const order = Object.keys(titles);
-  return [...ids].sort((a, b) => order.indexOf(a) - order.indexOf(b));
-}
 
 export interface Grid {
   title: string;

@@ -13,15 +13,20 @@ import type { Section } from './sections.ts';
 const WATCH_MS = 2_000;
 const STAT = '/proc/stat';
 
+/** The share of the processors that the machine spends on other things. */
+export async function watchBusy(): Promise<number> {
+  const before = readFileSync(STAT, 'utf8');
+  await delay(WATCH_MS);
+  return busyShare(before, readFileSync(STAT, 'utf8'));
+}
+
 export async function measureAll(
   sections: readonly Section[],
   place: Place,
   options: RoundsOptions,
 ): Promise<Result> {
   const began = new Date();
-  const before = readFileSync(STAT, 'utf8');
-  await delay(WATCH_MS);
-  const busy = busyShare(before, readFileSync(STAT, 'utf8'));
+  const busy = await watchBusy();
   options.note(`the machine is ${Math.round(busy * 100)} % busy with other things`);
   const { samples, missing } = await runSections(sections, place, options);
   return {

@@ -1,10 +1,14 @@
 /** Which works are done on which subjects. The subjects of a section all run at once, and take turns. */
 
 import type { Subject } from './subject.ts';
+import { DrbdPair } from './subjects/drbd.ts';
+import { MdMirror } from './subjects/md_mirror.ts';
 import { Nbdkit, QemuNbd } from './subjects/nbd_server.ts';
 import { NodeSockets } from './subjects/node_sockets.ts';
 import { QemuMirror } from './subjects/qemu_mirror.ts';
+import { RamDisk } from './subjects/ram_disk.ts';
 import { Tidemark } from './subjects/tidemark.ts';
+import { UblkLoop } from './subjects/ublk_loop.ts';
 import { DEVICE_WORKS, LOG_WORKS, RESYNC_WORKS, type Work } from './works.ts';
 
 export interface Section {
@@ -93,6 +97,32 @@ export function sectionsHere(): Section[] {
       id: 'resync',
       title: 'Resync',
       subjects: [new NodeSockets(), resync(RESYNC_BYTES.here)],
+      works: RESYNC_WORKS,
+    },
+  ];
+}
+
+/** In the virtual machine, over ublk. */
+export function sectionsVm(): Section[] {
+  return [
+    {
+      id: 'devices',
+      title: 'Devices',
+      subjects: [
+        new RamDisk(DEVICE_BYTES),
+        new UblkLoop(DEVICE_BYTES),
+        new DrbdPair('drbd-c', 'C', DEVICE_BYTES),
+        new DrbdPair('drbd-a', 'A', DEVICE_BYTES),
+        new DrbdPair('drbd-away', 'away', DEVICE_BYTES),
+        new MdMirror(DEVICE_BYTES),
+        ...devices(),
+      ],
+      works: DEVICE_WORKS,
+    },
+    {
+      id: 'resync',
+      title: 'Resync',
+      subjects: [new DrbdPair('drbd-resync', 'C', RESYNC_BYTES.vm), resync(RESYNC_BYTES.vm)],
       works: RESYNC_WORKS,
     },
   ];

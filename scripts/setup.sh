@@ -16,6 +16,7 @@
 #   e2e       build fio e2e         yes           yes     -              yes   -
 #   vm        build unit fio vm     yes           yes     yes            yes   -
 #   bench     build fio e2e bench   yes           yes     -              yes   -
+#   bench-vm  build fio e2e vm      yes           yes     tidemark-ublk-loop yes -
 #   prebuilds build gyp             yes           -       -              -     -
 #   memory    build unit            yes           -       -              -     C++ unit tests
 #   asan      build unit fio e2e    yes           -       -              yes   all
@@ -60,6 +61,7 @@ goal=${1:-}
 sim=no
 sanitizers=
 fuzz=no
+loop=no
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
   sim) groups='build' native=no unit=no ts=no sim=yes ;;
@@ -72,6 +74,7 @@ case $goal in
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e bench' native=yes unit=no ts=yes ;;
+  bench-vm) groups='build fio e2e vm' native=yes unit=no ts=yes loop=yes ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
   asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;
@@ -81,7 +84,7 @@ case $goal in
     groups='build lint unit fuzz fio e2e vm' native=yes unit=yes fuzz=yes ts=yes sim=yes
     sanitizers=address,undefined
     ;;
-  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, fuzz, e2e, vm, bench, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
+  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, fuzz, e2e, vm, bench, bench-vm, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs
@@ -222,6 +225,18 @@ fuzzers() {
   stamp fuzz "$want"
 }
 
+# What the benchmark in the virtual machine compares with.
+loop() {
+  local want
+  want=$(hash_of csrc bench/native CMakeLists.txt)
+  [[ -x build/bench/tidemark-ublk-loop ]] && stamp_is bench "$want" && return 0
+  say 'building tidemark-ublk-loop'
+  grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/bench/CMakeCache.txt || rm -rf build/bench
+  quietly bench-configure cmake -S . -B build/bench -DTIDEMARK_BENCH=ON
+  quietly bench cmake --build build/bench --parallel "$(nproc)"
+  stamp bench "$want"
+}
+
 typescript() {
   local want
   want=$(hash_of lib tsconfig.json tsconfig.build.json package-lock.json)
@@ -245,4 +260,5 @@ modules
 [[ $sim == no ]] || simulator
 [[ -z $sanitizers ]] || sanitized
 [[ $fuzz == no ]] || fuzzers
+[[ $loop == no ]] || loop
 [[ $ts == no ]] || typescript

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Metric, Sample } from '../../../bench/figures.ts';
-import { sectionsHere } from '../../../bench/sections.ts';
+import { sectionsHere, sectionsVm } from '../../../bench/sections.ts';
 import { judge, ratioOf, TARGETS, targetTable, verdictLines } from '../../../bench/targets.ts';
 
 const sample = (subject: string, work: string, metric: Metric, value: number): Sample => ({
@@ -71,18 +71,22 @@ test('the ratio is that of the medians of all rounds', () => {
   assert.is(ratioOf([...samples, sample('b', 'w', 'iops', -40)], sides), null);
 });
 
-test('every target of this machine names a subject and a work that are measured', () => {
-  const known = new Set(
-    sectionsHere().flatMap(({ id, subjects, works }) =>
-      subjects.flatMap((subject) =>
-        works.filter((work) => work.suits(subject)).map((work) => `${id}/${subject.id}/${work.id}`),
+test('every target names a subject and a work that are measured', () => {
+  const known = (sections: ReturnType<typeof sectionsHere>) =>
+    new Set(
+      sections.flatMap(({ id, subjects, works }) =>
+        subjects.flatMap((subject) =>
+          works
+            .filter((work) => work.suits(subject))
+            .map((work) => `${id}/${subject.id}/${work.id}`),
+        ),
       ),
-    ),
-  );
+    );
+  const names = { here: known(sectionsHere()), vm: known(sectionsVm()) };
   for (const { where, section, own, peer } of TARGETS) {
-    if (where !== 'here') continue;
     for (const { subject, work } of [own, peer]) {
-      assert.ok(known.has(`${section}/${subject}/${work}`), `${section}/${subject}/${work}`);
+      const name = `${section}/${subject}/${work}`;
+      assert.ok(names[where].has(name), `${where}: ${name}`);
     }
   }
 });

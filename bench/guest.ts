@@ -1,0 +1,33 @@
+/** The part of `npm run bench:vm` that runs inside the machine; vm.ts bundles it, and reads what it leaves. */
+
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Machine } from './place.ts';
+import { measureAll } from './run.ts';
+import { sectionsVm } from './sections.ts';
+
+/** In the machine's environment: rounds, seconds and only, as JSON. */
+export const OPTIONS_VARIABLE = 'TIDEMARK_BENCH_OPTIONS';
+/** In the results folder. */
+export const RESULT_FILE = 'bench.json';
+
+export interface GuestOptions {
+  rounds: number;
+  seconds: number;
+  only: readonly string[];
+}
+
+function variable(name: string): string {
+  const value = process.env[name];
+  if (value === undefined) throw new Error(`${name} is not set; this runs in the test machine`);
+  return value;
+}
+
+export async function main(): Promise<void> {
+  const options = JSON.parse(variable(OPTIONS_VARIABLE)) as GuestOptions;
+  const place = new Machine(variable('TIDEMARK_CHECKOUT'));
+  const note = (text: string) => process.stdout.write(`${text}\n`);
+  const result = await measureAll(sectionsVm(), place, { ...options, note });
+  writeFileSync(join(variable('TIDEMARK_RESULTS'), RESULT_FILE), JSON.stringify(result));
+  await place.close();
+}

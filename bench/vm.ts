@@ -1,0 +1,77 @@
+/** `npm run bench:vm`: one boot of the virtual machine of the tests, in which everything is measured over ublk. */
+
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { freemem, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { bundleModule } from '../test/vm/bundle.ts';
+import { bootMachine, prepareImage } from '../test/vm/machine.ts';
+import { type GuestOptions, OPTIONS_VARIABLE, RESULT_FILE } from './guest.ts';
+import { provideTools, TOOLS_VARIABLE, toolLibraries } from './peer_tools.ts';
+import { type Result, readResult } from './result.ts';
+import { watchBusy } from './run.ts';
+import { sectionsVm } from './sections.ts';
+
+const MINUTE_MS = 60_000;
+/** For the boot, and for starting, filling and ending all subjects. */
+const START_MS = 40 * MINUTE_MS;
+/** Of one run, beyond the time that fio was given. */
+const EXTRA_S = 20;
+/** The RAM disks of all subjects, written once, are 4 GiB. */
+const MEMORY_MIB = 8192;
+
+export async function measureInMachine(
+  checkout: string,
+  options: GuestOptions & { signal: AbortSignal; note(text: string): void },
+): Promise<Result> {
+  const { signal, note, ...guest } = options;
+  const image = await prepareImage(false, note);
+  const tools = await provideTools(note);
+  const results = await mkdtemp(join(tmpdir(), 'tidemark-bench-vm-'));
+  try {
+    const program = 'bench.mjs';
+    const contents = "import { main } from './guest.ts';\nawait main();\nprocess.exit(0);\n";
+    await bundleModule(contents, import.meta.dirname, join(results, program));
+    const busy = await watchBusy();
+    note(`booting Linux ${image.kernel.version} under emulation`);
+    const outcome = await bootMachine(
+      {
+        ...{ image, results, checkout, signal },
+        script: script(tools, guest, program),
+        timeoutMs: timeoutMs(guest),
+        memoryMib: Math.min(MEMORY_MIB, Math.floor(freemem() / 2 ** 21)),
+        onOutput: note,
+      },
+      note,
+    );
+    for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);
+    if (outcome.status !== 0) {
+      const messages = await readFile(join(results, 'dmesg.log'), 'utf8').catch(() => '');
+      const why = outcome.problem ?? `the benchmark ended there with status ${outcome.status}`;
+      throw new Error(`${why}\n${messages.trim().split('\n').slice(-20).join('\n')}`);
+    }
+    // How busy the machine's own processors were says nothing: it is the host that others use.
+    return { ...readResult(join(results, RESULT_FILE)), busy_before: busy };
+  } finally {
+    await rm(results, { recursive: true, force: true });
+  }
+}
+
+function timeoutMs({ rounds, seconds }: GuestOptions): number {
+  const runs = sectionsVm().reduce(
+    (sum, { subjects, works }) => sum + subjects.length * works.length,
+    0,
+  );
+  return START_MS + rounds * runs * (seconds + EXTRA_S) * 1000;
+}
+
+/** Bash; nothing in it holds a single quote but what is quoted here. */
+function script(tools: string, options: GuestOptions, program: string): string {
+  const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+  return [
+    `export ${TOOLS_VARIABLE}=${quoted(tools)}`,
+    `export LD_LIBRARY_PATH=${quoted(toolLibraries(tools))}`,
+    `export ${OPTIONS_VARIABLE}=${quoted(JSON.stringify(options))}`,
+    `exec ${quoted(process.execPath)} --enable-source-maps "$TIDEMARK_RESULTS/${program}"`,
+    '',
+  ].join('\n');
+}
