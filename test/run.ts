@@ -124,7 +124,7 @@ const SUITES: Record<string, Suite> = {
           UNIT_DIR,
           `^(${names.join('|')})$`,
         ],
-        limitMs: 3 * MINUTE_MS,
+        limitMs: 10 * MINUTE_MS,
         read: readUvuCounts,
         files,
       },
