@@ -120,6 +120,9 @@ export class Links {
         entry.asked = false;
         // An inquiry asks at once: a wait that outlasts it would leave the peer out (R18).
         if (on || entry.attempts === 0) entry.retryAt = now;
+        // What was to be only a question must not end as a link.
+        if (on || this.#selected.includes(entry.name)) continue;
+        this.#letGo(entry, { code: 'NOT_SELECTED', reason: 'not selected by policy' });
       }
     });
   }

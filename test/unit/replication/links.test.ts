@@ -372,6 +372,17 @@ test('an inquiry asks a peer that policy left out, and makes no link with it (R1
   assert.is(links.claim(links.newId(), 'beta', true, 7000).refusal?.code, 'NOT_SELECTED');
 });
 
+test('an inquiry that ends before a peer answered that policy left out makes no link with it either', () => {
+  const links = make({ peers: ['beta', 'gamma'] });
+  links.start(0);
+  links.select(['gamma'], 1);
+  const beta = dialId(links.probe(true, 2));
+  assert.is(links.claim(beta, 'beta', false, 3).refusal, null);
+  const actions = links.probe(false, 4);
+  assert.ok(actions.some((each) => each.do === 'drop' && each.id === beta));
+  assert.not(links.shakingHands);
+});
+
 test('an inquiry asks a peer that is not dialled otherwise: in a split brain, or waiting for its backoff (R18)', () => {
   const links = make({ peers: ['beta', 'gamma'] });
   const actions = links.start(0);
