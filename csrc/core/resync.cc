@@ -326,6 +326,8 @@ void VolumeImpl::announce_generation() {
   link.finishing = true;
   const uint32_t serial = link.serial;
   peer_slot(link.slot).flags |= kSlotSyncEnding;
+  // Before the target says the same of this node: if the answer is lost, one of the two counts.
+  if (link.state == Connection::kSyncSource) peer_slot(link.slot).flags &= ~kSlotPeerPrimary;
   meta.commit([this, serial](bool ok) {
     if (link.serial != serial) return;
     if (!ok) {
@@ -360,8 +362,6 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
   sb().flags &= ~kNodeCrashedPrimary;
-  // It was the source.
-  if (link.state == Connection::kSyncSource) peer.flags &= ~kSlotPeerPrimary;
   link.announced = 0;
   link.finishing = false;
   // What the target took over.
@@ -462,6 +462,13 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
       return;
     }
     link.state = Connection::kConnected;
+    if (link.peer_role == Role::kPrimary) {  // it may have become that, with force, since then
+      const uint32_t before = sb().flags;
+      share_standing();
+      if (sb().flags != before) {
+        meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
+      }
+    }
     changed();
     FrameHeader ack;
     ack.type = FrameType::kSyncDoneAck;

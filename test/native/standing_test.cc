@@ -71,6 +71,23 @@ TEST_CASE("a source that becomes primary with force fills the target with what c
   CHECK(disk(pair.b) == DiskState::kUpToDate);
 }
 
+TEST_CASE("a source that becomes primary with force while its target ends the resync is followed") {
+  Replaced pair;
+  REQUIRE(pair.connect(&pair.b, true));
+  REQUIRE(pair.run([&] { return disk(pair.a) == DiskState::kOutdated; }));
+  pair.a.holds = is_meta_write;
+  REQUIRE(pair.a.volume().status().connection == Connection::kSyncTarget);
+  CHECK(promote(pair, pair.b, true) == 0);
+  REQUIRE(pair.run([&] { return pair.a.volume().status().peer_role == Role::kPrimary; }));
+  pair.a.holds = nullptr;
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  pair.run_for(10'000);
+  CHECK(disk(pair.a) == DiskState::kUpToDate);
+  pair.a.crash(true);
+  pair.a.attach();
+  CHECK(disk(pair.a) == DiskState::kUpToDate);
+}
+
 TEST_CASE("an Outdated copy in step with an UpToDate one is UpToDate") {
   Pair pair(test_seed());
   leave(pair);

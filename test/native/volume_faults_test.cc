@@ -323,6 +323,22 @@ TEST_CASE("after a resync between two secondaries a crash of the target leaves n
   CHECK(pair.state(pair.a).current == pair.state(pair.b).current);
 }
 
+// Rule 38 makes such a source: the target was primary last, and its flush failed.
+TEST_CASE("the source forgets that its target was primary before that one may forget it") {
+  Pair pair(test_seed());
+  REQUIRE(pair.end(pair.a, false) == 0);
+  REQUIRE(pair.run([&] { return pair.b.volume().status().peer_role == Role::kSecondary; }));
+  REQUIRE((pair.state(pair.b).slot_flags & kSlotPeerPrimary) != 0);
+  pair.cut();
+  REQUIRE(pair.connect(&pair.b, false));
+  REQUIRE(pair.run([&] { return pair.a.volume().status().connection == Connection::kConnected; }));
+  REQUIRE(pair.b.volume().status().connection == Connection::kSyncSource);
+  pair.b.crash(false);
+  pair.b.attach();
+  CHECK((pair.state(pair.a).slot_flags & kSlotPeerPrimary) != 0);
+  CHECK((pair.state(pair.b).slot_flags & kSlotPeerPrimary) == 0);
+}
+
 TEST_CASE("the target of a resync knows the source's past, up to what the two shared") {
   Pair pair(test_seed());
   pair.cut();
