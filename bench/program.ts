@@ -5,7 +5,8 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Argv, environmentOf } from '../test/vm/command.ts';
 
-const TERM_MS_MAX = 20_000;
+/** Under emulation a clean end takes its time. */
+const TERM_MS_MAX = 60_000;
 const KILL_MS_MAX = 10_000;
 const POLL_MS = 10;
 const TAIL_CHARS = 2_000;

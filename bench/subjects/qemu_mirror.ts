@@ -66,6 +66,8 @@ export class QemuMirror implements Subject {
       target: 'target',
       sync: 'full',
       'copy-mode': 'write-blocking',
+      // With the default of 64 KiB it copies as much again for every small write.
+      granularity: 4096,
     });
     await source.until('the mirror is ready', () => this.mirrored(), place.patienceMs);
     await pass(this, FILL);
