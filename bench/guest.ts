@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Machine } from './place.ts';
+import type { Result } from './result.ts';
 import { measureAll } from './run.ts';
 import { sectionsVm } from './sections.ts';
 
@@ -27,7 +28,8 @@ export async function main(): Promise<void> {
   const options = JSON.parse(variable(OPTIONS_VARIABLE)) as GuestOptions;
   const place = new Machine(variable('TIDEMARK_CHECKOUT'));
   const note = (text: string) => process.stdout.write(`${text}\n`);
-  const result = await measureAll(sectionsVm(), place, { ...options, note });
-  writeFileSync(join(variable('TIDEMARK_RESULTS'), RESULT_FILE), JSON.stringify(result));
+  const file = join(variable('TIDEMARK_RESULTS'), RESULT_FILE);
+  const save = (result: Result) => writeFileSync(file, JSON.stringify(result));
+  save(await measureAll(sectionsVm(), place, { ...options, note }, save));
   await place.close();
 }

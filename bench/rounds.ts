@@ -12,6 +12,8 @@ export interface RoundsOptions {
   only: readonly string[];
   /** Ends the run early, in order. */
   signal?: AbortSignal;
+  /** After each round, with all that was measured so far. */
+  checkpoint?(measured: Measured): void;
   note(text: string): void;
 }
 
@@ -83,6 +85,7 @@ async function runSection(
           await measure(subject, work, round, options, measured);
         }
       }
+      options.checkpoint?.(measured);
     }
   } finally {
     for (const subject of running) await subject.stop();
@@ -103,8 +106,11 @@ async function measure(
     if (series !== undefined) sample.series = series;
     samples.push(sample);
   } catch (error) {
-    missing.push({ subject: subject.id, work: work.id, reason: reasonOf(error) });
+    const found = { subject: subject.id, work: work.id };
     options.note(`${subject.id}, ${work.id}: ${reasonOf(error)}`);
+    // Once is enough, also when each round fails.
+    if (missing.some((one) => one.subject === found.subject && one.work === found.work)) return;
+    missing.push({ ...found, reason: reasonOf(error) });
   }
 }
 

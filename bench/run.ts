@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { busyShare } from './meters.ts';
 import type { Place } from './place.ts';
 import { RESULT_FORMAT, type Result } from './result.ts';
-import { type RoundsOptions, runSections } from './rounds.ts';
+import { type Measured, type RoundsOptions, runSections } from './rounds.ts';
 import type { Section } from './sections.ts';
 
 /** So long the machine is watched before anything starts. */
@@ -20,16 +20,17 @@ export async function watchBusy(): Promise<number> {
   return busyShare(before, readFileSync(STAT, 'utf8'));
 }
 
+/** @param checkpoint gets the result as far as it is, after each round */
 export async function measureAll(
   sections: readonly Section[],
   place: Place,
-  options: RoundsOptions,
+  options: Omit<RoundsOptions, 'checkpoint'>,
+  checkpoint?: (result: Result) => void,
 ): Promise<Result> {
   const began = new Date();
   const busy = await watchBusy();
   options.note(`the machine is ${Math.round(busy * 100)} % busy with other things`);
-  const { samples, missing } = await runSections(sections, place, options);
-  return {
+  const resultOf = ({ samples, missing }: Measured): Result => ({
     format: RESULT_FORMAT,
     where: place.where,
     began: began.toISOString(),
@@ -40,15 +41,23 @@ export async function measureAll(
     rounds: options.rounds,
     seconds_each: options.seconds,
     busy_before: busy,
-    titles: {
-      subjects: Object.fromEntries(
-        sections.flatMap(({ subjects }) => subjects.map(({ id, title }) => [id, title])),
-      ),
-      works: Object.fromEntries(
-        sections.flatMap(({ works }) => works.map(({ id, title }) => [id, title])),
-      ),
-    },
+    titles: titlesOf(sections),
     samples,
     missing,
+  });
+  return resultOf(
+    await runSections(sections, place, {
+      ...options,
+      checkpoint: (measured) => checkpoint?.(resultOf(measured)),
+    }),
+  );
+}
+
+function titlesOf(sections: readonly Section[]): Result['titles'] {
+  const titles = (list: ReadonlyArray<{ id: string; title: string }>): Record<string, string> =>
+    Object.fromEntries(list.map(({ id, title }) => [id, title]));
+  return {
+    subjects: titles(sections.flatMap(({ subjects }) => subjects)),
+    works: titles(sections.flatMap(({ works }) => works)),
   };
 }

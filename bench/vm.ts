@@ -1,5 +1,6 @@
 /** `npm run bench:vm`: one boot of the virtual machine of the tests, in which everything is measured over ublk. */
 
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -44,13 +45,19 @@ export async function measureInMachine(
       note,
     );
     for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);
-    if (outcome.status !== 0) {
+    const why =
+      outcome.problem ??
+      (outcome.status === 0 ? null : `the benchmark ended there with status ${outcome.status}`);
+    const file = join(results, RESULT_FILE);
+    if (why !== null && !existsSync(file)) {
       const messages = await readFile(join(results, 'dmesg.log'), 'utf8').catch(() => '');
-      const why = outcome.problem ?? `the benchmark ended there with status ${outcome.status}`;
       throw new Error(`${why}\n${messages.trim().split('\n').slice(-20).join('\n')}`);
     }
     // How busy the machine's own processors were says nothing: it is the host that others use.
-    return { ...readResult(join(results, RESULT_FILE)), busy_before: busy };
+    const result = { ...readResult(file), busy_before: busy };
+    // The rounds that were over before are not lost.
+    if (why !== null) result.missing.push({ subject: 'the machine', work: null, reason: why });
+    return result;
   } finally {
     await rm(results, { recursive: true, force: true });
   }

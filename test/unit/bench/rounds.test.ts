@@ -95,6 +95,16 @@ test('a work that fails is told, and has no sample', async () => {
   );
 });
 
+test('a work that fails in each round is told once, and each round is handed on when it is over', async () => {
+  const diary = new Diary();
+  const section = diary.section([diary.subject('a')], ['x', 'y'], 'a x');
+  const counts: number[] = [];
+  const checkpoint: RoundsOptions['checkpoint'] = ({ samples }) => counts.push(samples.length);
+  const { missing } = await runSections([section], diary.place, options({ rounds: 3, checkpoint }));
+  assert.is(missing.length, 1);
+  assert.equal(counts, [1, 2, 3]);
+});
+
 test('only what is asked for is started and done', async () => {
   const diary = new Diary();
   const section = diary.section([diary.subject('a'), diary.subject('b')], ['x', 'y']);
