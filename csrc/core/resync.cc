@@ -432,7 +432,14 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
     sb().history = link.params.peer_history;
     sb().push_history(link.params.peer_bitmap);
   }
-  if (sb().current != header.offset) sb().push_history(sb().current);
+  if (sb().current != header.offset) {
+    sb().push_history(sb().current);
+    // What an older primary wrote is not all that is here any more: I/O that waits there since a
+    // crash is stale (R18).
+    for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+      if (slot != link.slot) peer_slot(slot).flags &= ~kSlotPeerPrimary;
+    }
+  }
   sb().current = header.offset;
   sb().flags |= kNodeConsistent;
   sb().flags &= ~kNodeCrashedPrimary;

@@ -339,6 +339,40 @@ TEST_CASE("the source forgets that its target was primary before that one may fo
   CHECK((pair.state(pair.b).slot_flags & kSlotPeerPrimary) == 0);
 }
 
+// R18: that a node was primary last lets its waiting I/O go on.
+TEST_CASE("a copy that takes over a generation forgets that a third node was primary") {
+  for (const bool resync : {true, false}) {
+    Pair pair(test_seed());
+    pair.cut();
+    REQUIRE(pair.idle());
+    LinkParams params = pair.stranger_params(pair.b);
+    params.peer_role = Role::kPrimary;
+    int error = 1;
+    REQUIRE(pair.finish([&](Done done) { pair.b.volume().link_prepare(params, done); }, &error));
+    REQUIRE(error == 0);
+    REQUIRE(pair.b.volume().link_start());
+    pair.b.volume().link_stop("gone");
+    REQUIRE(pair.idle());
+    const auto flags = [&] { return pair.b.volume().handshake_state(pair.stranger).slot_flags; };
+    if (resync) {
+      REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+      REQUIRE(pair.idle());
+      REQUIRE(pair.connect(&pair.a, false));
+      REQUIRE(pair.run([&] { return pair.connected(); }));
+    } else {
+      pair.bind_stranger(pair.a);
+      REQUIRE(pair.connect(nullptr, false));
+      // Nobody wrote yet.
+      CHECK((flags() & kSlotPeerPrimary) != 0);
+      const uint64_t before = pair.state(pair.b).current;
+      REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+      REQUIRE(pair.run([&] { return pair.state(pair.b).current != before; }));
+    }
+    CHECK((flags() & kSlotPeerPrimary) == 0);
+    CHECK((pair.state(pair.b).slot_flags & kSlotPeerPrimary) != 0);
+  }
+}
+
 TEST_CASE("the target of a resync knows the source's past, up to what the two shared") {
   Pair pair(test_seed());
   pair.cut();
