@@ -17,6 +17,8 @@
 #   vm        build unit fio vm     yes           yes     yes            yes   -
 #   bench     build fio e2e bench   yes           yes     -              yes   -
 #   bench-vm  build fio e2e vm      yes           yes     tidemark-ublk-loop yes -
+#   micro     build micro           yes           -       tidemark-bench -     -
+#   scale     build                 yes           yes     tidemark-scale yes   -
 #   prebuilds build gyp             yes           -       -              -     -
 #   memory    build unit            yes           -       -              -     C++ unit tests
 #   asan      build unit fio e2e    yes           -       -              yes   all
@@ -29,7 +31,8 @@
 # add-on, build/simulator/tidemark_sim.node; goals without C++ unit tests do not need that one. Under a
 # sanitizer the C++ unit tests alone are in build/address-undefined; all, with the add-on, in
 # build/address, build/undefined or build/thread. The fuzz targets, for the goals fuzz, test and all, are in
-# build/fuzz.
+# build/fuzz; what the benchmarks alone need (tidemark-ublk-loop, tidemark-bench, tidemark-scale) in
+# build/bench.
 #
 # Steps, each skipped when the stamp of its inputs (a content hash, under build/stamps) is unchanged:
 # packages by apt-get (as root; otherwise what is missing is named and the script ends), npm ci,
@@ -50,6 +53,7 @@ packages_of() {
     unit) echo g++=g++ doctest-dev=/usr/include/doctest/doctest.h ;;
     fuzz) echo clang=clang++ libclang-rt-dev=/var/lib/dpkg/info/libclang-rt-dev.list ;;
     fio) echo fio=fio ;;
+    micro) echo libbenchmark-dev=/usr/include/benchmark/benchmark.h ;;
     e2e) echo libnbd-bin=nbdinfo nbdkit=nbdkit qemu-utils=qemu-img e2fsprogs=/sbin/mkfs.ext4 ;;
     bench) echo qemu-system-common=qemu-storage-daemon ;;
     vm) echo qemu-system-x86=qemu-system-x86_64 busybox-static=/var/lib/dpkg/info/busybox-static.list \
@@ -61,7 +65,7 @@ goal=${1:-}
 sim=no
 sanitizers=
 fuzz=no
-loop=no
+bench_program=
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
   sim) groups='build' native=no unit=no ts=no sim=yes ;;
@@ -74,7 +78,9 @@ case $goal in
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
   bench) groups='build fio e2e bench' native=yes unit=no ts=yes ;;
-  bench-vm) groups='build fio e2e vm' native=yes unit=no ts=yes loop=yes ;;
+  bench-vm) groups='build fio e2e vm' native=yes unit=no ts=yes bench_program=tidemark-ublk-loop ;;
+  micro) groups='build micro' native=no unit=no ts=no bench_program=tidemark-bench ;;
+  scale) groups='build' native=yes unit=no ts=yes bench_program=tidemark-scale ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
   asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;
@@ -84,7 +90,7 @@ case $goal in
     groups='build lint unit fuzz fio e2e vm' native=yes unit=yes fuzz=yes ts=yes sim=yes
     sanitizers=address,undefined
     ;;
-  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, fuzz, e2e, vm, bench, bench-vm, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
+  *) die "unknown goal '$goal': expected ts, sim, native, build, demo, lint, unit, fuzz, e2e, vm, bench, bench-vm, micro, scale, prebuilds, memory, asan, ubsan, tsan, test or all" ;;
 esac
 
 mkdir -p build/stamps build/logs
@@ -225,16 +231,16 @@ fuzzers() {
   stamp fuzz "$want"
 }
 
-# What the benchmark in the virtual machine compares with.
-loop() {
+# One of the benchmarks' own programs, of bench/native.
+bench_program() {
   local want
   want=$(hash_of csrc bench/native CMakeLists.txt)
-  [[ -x build/bench/tidemark-ublk-loop ]] && stamp_is bench "$want" && return 0
-  say 'building tidemark-ublk-loop'
+  [[ -x build/bench/$bench_program ]] && stamp_is "$bench_program" "$want" && return 0
+  say "building $bench_program"
   grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/bench/CMakeCache.txt || rm -rf build/bench
   quietly bench-configure cmake -S . -B build/bench -DTIDEMARK_BENCH=ON
-  quietly bench cmake --build build/bench --parallel "$(nproc)"
-  stamp bench "$want"
+  quietly bench cmake --build build/bench --target "$bench_program" --parallel "$(nproc)"
+  stamp "$bench_program" "$want"
 }
 
 typescript() {
@@ -260,5 +266,5 @@ modules
 [[ $sim == no ]] || simulator
 [[ -z $sanitizers ]] || sanitized
 [[ $fuzz == no ]] || fuzzers
-[[ $loop == no ]] || loop
+[[ -z $bench_program ]] || bench_program
 [[ $ts == no ]] || typescript

@@ -27,6 +27,11 @@ uint32_t ActivityLog::max_extents_per_write() const { return std::max(1u, capaci
 uint64_t ActivityLog::next_number() const { return next_number_; }
 void ActivityLog::set_now(uint64_t now_us) { now_us_ = now_us; }
 
+uint64_t ActivityLog::memory_bytes() const {
+  return slots_.capacity() * sizeof(Slot) + places_.capacity() * sizeof(Place) +
+         empty_.capacity() * sizeof(uint32_t);
+}
+
 bool ActivityLog::is_hot(uint32_t extent) const {
   const uint32_t where = find(extent);
   return where < slots_.size() && slots_[where].state == State::kActive;

@@ -73,6 +73,7 @@ class ActivityLog {
 
   uint32_t capacity() const;
   uint32_t hot() const;                    // extents active, durably
+  uint64_t memory_bytes() const;           // RAM of the slot table and of what finds extents in it
   uint32_t max_extents_per_write() const;  // capacity / 4, at least 1
   bool is_hot(uint32_t extent) const;
   uint32_t references(uint32_t extent, Hold hold) const;

@@ -1,0 +1,96 @@
+/** Where the sparse volumes of `npm run bench:scale` lie: a folder that is gone at the end, and programs that end with it. */
+
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadAddon } from '../lib/binding/addon.ts';
+
+export const VOLUME = 'scale';
+export const MIB = 2 ** 20;
+
+const SCALE = fileURLToPath(new URL('../build/bench/tidemark-scale', import.meta.url));
+// ext4 takes no file of 16 TiB; tmpfs does.
+const FOLDERS = [tmpdir(), '/dev/shm'];
+
+/** One node's copy: a sparse file, and metadata beside it on a disk. */
+export interface Copy {
+  backing: string;
+  metadata: string;
+}
+
+export class ScalePlace {
+  /** For metadata, sockets and configs. */
+  readonly folder = mkdtempSync(join(tmpdir(), 'ts-'));
+  private readonly folders = [this.folder];
+  private readonly children = new Set<ChildProcess>();
+
+  /** Ends with the place, if it did not end before. */
+  adopt(child: ChildProcess): void {
+    this.children.add(child);
+    child.once('exit', () => this.children.delete(child));
+  }
+
+  async remove(): Promise<void> {
+    for (const child of this.children) {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGKILL');
+      await ended;
+    }
+    for (const folder of this.folders) rmSync(folder, { recursive: true, force: true });
+  }
+
+  private sparse(name: string, bytes: number): string {
+    let problem: unknown;
+    for (const parent of FOLDERS) {
+      const folder = mkdtempSync(join(parent, 'ts-'));
+      this.folders.push(folder);
+      const path = join(folder, name);
+      const fd = openSync(path, 'w');
+      try {
+        ftruncateSync(fd, bytes);
+        return path;
+      } catch (error) {
+        problem = error;
+        rmSync(folder, { recursive: true });
+      } finally {
+        closeSync(fd);
+      }
+    }
+    throw new Error(`no file of ${bytes} bytes can be made in ${FOLDERS.join(' or ')}`, {
+      cause: problem,
+    });
+  }
+
+  /** Makes a copy and its metadata; returns how long the metadata took, in seconds. */
+  async create(name: string, bytes: number, chunkBytes: number): Promise<[Copy, number]> {
+    const copy: Copy = {
+      backing: this.sparse(`${name}.img`, bytes),
+      metadata: join(this.folder, `${name}.md`),
+    };
+    const begin = performance.now();
+    await loadAddon().create({ ...copy, placement: 'external', name: VOLUME, chunkBytes });
+    return [copy, (performance.now() - begin) / 1000];
+  }
+
+  removeCopy(copy: Copy): void {
+    rmSync(copy.backing);
+    rmSync(copy.metadata);
+  }
+}
+
+/** Runs tidemark-scale (bench/native/scale.cc). */
+export function prepare(...words: string[]): void {
+  const { status, stderr, error } = spawnSync(SCALE, words, { encoding: 'utf8' });
+  if (error) throw error;
+  if (status !== 0) throw new Error(stderr.trim());
+}
+
+/** 'VmRSS': resident now, 'VmHWM': at most so far; bytes. */
+export function memoryOf(pid: number | 'self', field: 'VmRSS' | 'VmHWM'): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const kib = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
+  if (kib === undefined) throw new Error(`/proc/${pid}/status has no ${field}`);
+  return Number(kib) * 1024;
+}
