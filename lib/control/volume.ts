@@ -152,7 +152,7 @@ export class ControlledVolume {
       await this.recover({ frontend, device: `/dev/ublkb${waiting.id}` });
       return;
     }
-    if (serving) {
+    if (serving && report.crashedPrimary) {
       const { frontend } = this.config.local;
       await this.recover({
         frontend: frontend && frontendSpec(this.name, frontend, null),
@@ -160,7 +160,9 @@ export class ControlledVolume {
       });
       return;
     }
-    if (waiting !== null) await replication.resume(this.name);
+    // A node that served, and was told of another primary since, is a secondary like others (R18).
+    this.isServing = false;
+    if (waiting !== null || serving) await replication.resume(this.name);
     await replication.startLinks(this.name);
   }
 

@@ -9,6 +9,9 @@ import type { DaemonOptions } from '../../../lib/control/daemon.ts';
 import { ENDING, failure, harness, until } from './daemon_harness.ts';
 import { FakeReplication } from './fake_replication.ts';
 
+/** What a worker finds that another one left as primary. */
+const WAS_PRIMARY = { crashed: true, crashedPrimary: true };
+
 /** A daemon whose replication workers are new fakes, each prepared by `prepare`. */
 function mortal(
   volumes?: Volume[],
@@ -31,8 +34,10 @@ test('a replication worker that dies is started again, and a primary is recovere
   const mayStart = new Promise<void>((resolve) => {
     letStart = resolve;
   });
-  const { daemon, fakes, path, closed } = mortal(undefined, (_, nth) => {
-    return nth === 1 ? mayStart : undefined;
+  const { daemon, fakes, path, closed } = mortal(undefined, (fake, nth) => {
+    if (nth === 0) return;
+    fake.attach = WAS_PRIMARY;
+    return mayStart;
   });
   await daemon.start();
   const client = await ControlClient.connect(path);
@@ -59,6 +64,25 @@ test('a replication worker that dies is started again, and a primary is recovere
   client.close();
   await daemon.stop(false);
   assert.is(await daemon.ended, null);
+});
+
+test('R18: a primary that was told of another one since is secondary after a second death of its worker', async () => {
+  const { daemon, fakes, path } = mortal(undefined, (fake, nth) => {
+    fake.attach = { crashed: nth > 0, crashedPrimary: nth === 1 };
+    // The first recovery is not over when its worker dies, too.
+    if (nth === 1) fake.failures.set('promote', new TidemarkError('PEER_REFUSED', 'primary'));
+  });
+  await daemon.start();
+  const client = await ControlClient.connect(path);
+  await client.call('primary');
+  fakes[0]!.die(new Error('x'));
+  await until(() => fakes[1]?.calls.includes('promote r0') ?? false);
+  await until(async () => (await daemon.status()).replication.problem === '');
+  fakes[1]!.die(new Error('y'));
+  await until(() => fakes[2]?.calls.includes('startLinks r0') ?? false);
+  assert.equal(fakes[2]!.calls, ['open r0 suspended', 'resume r0', 'startLinks r0']);
+  client.close();
+  await daemon.stop(false);
 });
 
 test('a secondary stays one when its replication worker is started again', async () => {
@@ -103,7 +127,9 @@ test('a daemon that is told to stop while it recovers stops what it recovered, d
     open = resolve;
   });
   const { daemon, fakes, path } = mortal(undefined, (fake, nth) => {
-    if (nth === 1) fake.gates.set('open', opened);
+    if (nth === 0) return;
+    fake.attach = WAS_PRIMARY;
+    fake.gates.set('open', opened);
   });
   await daemon.start();
   const client = await ControlClient.connect(path);
