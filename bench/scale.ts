@@ -15,20 +15,22 @@ import type { Grid } from './report.ts';
 import { watchBusy } from './run.ts';
 import { type Attach, attach } from './scale_attach.ts';
 import { NODES, type NodeName, ScalePair } from './scale_pair.ts';
-import { type Copy, MIB, prepare, ScalePlace } from './scale_place.ts';
+import { type Copy, MIB, prepare, ScalePlace, type Shape, spread } from './scale_place.ts';
 import { showSheet, writeSheet } from './sheet.ts';
 
 const TIB = 2 ** 40;
 const CHUNK_BYTES = 4096;
-const BLOCK_BYTES = 4096;
 /** What daemons are compared with: everything that a process needs whatever its volume's size. */
 const SMALL_BYTES = 64 * MIB;
-const GROWTH: Array<[tib: number, chunkBytes: number]> = [
-  [1, CHUNK_BYTES],
-  [4, CHUNK_BYTES],
-  [16, CHUNK_BYTES],
-  [64, CHUNK_BYTES],
-  [1024, 64 * 1024],
+const LOG_EXTENTS_MAX = 65_534;
+/** Extents that are hot in a log of that size. */
+const HOT_MAX = 60_000;
+const GROWTH: Shape[] = [
+  { bytes: TIB, chunkBytes: CHUNK_BYTES },
+  { bytes: 4 * TIB, chunkBytes: CHUNK_BYTES },
+  { bytes: 16 * TIB, chunkBytes: CHUNK_BYTES, logExtents: LOG_EXTENTS_MAX },
+  { bytes: 64 * TIB, chunkBytes: CHUNK_BYTES },
+  { bytes: 1024 * TIB, chunkBytes: 64 * 1024 },
 ];
 
 const ATTACH_SECONDS_MAX = 2;
@@ -69,23 +71,20 @@ function tellAttach(volume: string, step: string, one: Attach): void {
   });
 }
 
-/** Evenly over the volume, block by block. */
-function spread(bytes: number, count: number): number[] {
-  const distance = Math.floor(bytes / count / BLOCK_BYTES) * BLOCK_BYTES;
-  return Array.from({ length: count }, (_, index) => index * distance);
+function label({ bytes, chunkBytes, logExtents }: Shape): string {
+  const size = bytes >= TIB ? `${bytes / TIB} TiB` : `${bytes / MIB} MiB`;
+  const log = logExtents === undefined ? '' : `, log of ${logExtents}`;
+  return `${size}, ${chunkBytes / 1024} KiB${log}`;
 }
-
-const label = (bytes: number, chunkBytes: number): string =>
-  `${bytes >= TIB ? `${bytes / TIB} TiB` : `${bytes / MIB} MiB`}, ${chunkBytes / 1024} KiB`;
 
 type Copies = Record<NodeName, Copy>;
 
 /** Both copies, as after a full resync. */
-async function inStep(place: ScalePlace, bytes: number, chunkBytes: number): Promise<Copies> {
-  const name = label(bytes, chunkBytes);
+async function inStep(place: ScalePlace, shape: Shape): Promise<Copies> {
+  const name = label(shape);
   const made: Copy[] = [];
   for (const node of NODES) {
-    const [copy, seconds] = await place.create(`${node}-${bytes}-${chunkBytes}`, bytes, chunkBytes);
+    const [copy, seconds] = await place.create(`${node}-${name.replaceAll(/\W+/g, '-')}`, shape);
     made.push(copy);
     if (node === 'alpha') tell(name, 'create', { seconds });
   }
@@ -94,27 +93,21 @@ async function inStep(place: ScalePlace, bytes: number, chunkBytes: number): Pro
   return { alpha, beta };
 }
 
-async function oneNode(
-  place: ScalePlace,
-  copies: Copies,
-  bytes: number,
-  chunkBytes: number,
-  hot: number,
-) {
-  const name = label(bytes, chunkBytes);
+async function oneNode(place: ScalePlace, shape: Shape, copies: Copies, hot: number) {
+  const name = label(shape);
   tellAttach(name, 'attach', await attach(place, copies.alpha));
-  await attach(place, copies.alpha, spread(bytes, hot));
+  await attach(place, copies.alpha, hot);
   tellAttach(name, 'attach after a crash', await attach(place, copies.alpha));
 }
 
-/** A daemon of a small volume, for what it needs itself. */
-async function smallDaemon(place: ScalePlace): Promise<[seconds: number, peakBytes: number]> {
-  const copies = await inStep(place, SMALL_BYTES, CHUNK_BYTES);
-  const pair = await ScalePair.make(place, copies);
+/** The peak of memory of a small volume's daemon: what it needs itself. */
+async function smallDaemon(place: ScalePlace): Promise<number> {
+  const shape = { bytes: SMALL_BYTES, chunkBytes: CHUNK_BYTES };
+  const pair = await ScalePair.make(place, await inStep(place, shape));
   try {
     const seconds = await pair.up('alpha', '--primary');
-    tell(label(SMALL_BYTES, CHUNK_BYTES), 'daemon up', { seconds, grown_mib: 0 });
-    return [seconds, pair.peakBytes('alpha')];
+    tell(label(shape), 'daemon up', { seconds, grown_mib: 0 });
+    return pair.peakBytes('alpha');
   } finally {
     await pair.close();
   }
@@ -143,13 +136,14 @@ async function apart(pair: ScalePair): Promise<void> {
 
 async function twoDaemons(
   place: ScalePlace,
+  shape: Shape,
   copies: Copies,
-  bytes: number,
   hot: number,
   marks: number,
 ) {
-  const name = label(bytes, CHUNK_BYTES);
-  const [, small] = await smallDaemon(place);
+  const name = label(shape);
+  const { bytes } = shape;
+  const small = await smallDaemon(place);
   const grown = (pair: ScalePair) => (pair.peakBytes('alpha') - small) / MIB;
   const pair = await ScalePair.make(place, copies);
   try {
@@ -244,25 +238,27 @@ async function main(): Promise<void> {
       docs: { type: 'boolean', default: false },
     },
   });
-  const bytes = whole(values, 'size', 64) * TIB;
+  const shape: Shape = { bytes: whole(values, 'size', 64) * TIB, chunkBytes: CHUNK_BYTES };
   const marks = whole(values, 'marks', 1000);
   const hot = whole(values, 'hot', 1237);
-  const name = label(bytes, CHUNK_BYTES);
   const busy = await watchBusy();
   const place = new ScalePlace();
-  try {
-    const copies = await inStep(place, bytes, CHUNK_BYTES);
-    await oneNode(place, copies, bytes, CHUNK_BYTES, hot);
+  const remove = (copies: Copies) => {
     for (const copy of Object.values(copies)) place.removeCopy(copy);
-    const pair = await inStep(place, bytes, CHUNK_BYTES);
-    await twoDaemons(place, pair, bytes, hot, marks);
-    prepare('mark', pair.beta.metadata);
-    tellAttach(name, 'attach, every map block marked', await attach(place, pair.beta));
-    for (const copy of Object.values(pair)) place.removeCopy(copy);
-    for (const [tib, chunkBytes] of values.grow ? GROWTH : []) {
-      const grown = await inStep(place, tib * TIB, chunkBytes);
-      await oneNode(place, grown, tib * TIB, chunkBytes, hot);
-      for (const copy of Object.values(grown)) place.removeCopy(copy);
+  };
+  try {
+    const first = await inStep(place, shape);
+    await oneNode(place, shape, first, hot);
+    remove(first);
+    const second = await inStep(place, shape);
+    await twoDaemons(place, shape, second, hot, marks);
+    prepare('mark', second.beta.metadata);
+    tellAttach(label(shape), 'attach, every map block marked', await attach(place, second.beta));
+    remove(second);
+    for (const other of values.grow ? GROWTH : []) {
+      const copies = await inStep(place, other);
+      await oneNode(place, other, copies, other.logExtents === undefined ? hot : HOT_MAX);
+      remove(copies);
     }
   } finally {
     await place.remove();
@@ -274,7 +270,9 @@ async function main(): Promise<void> {
     if (!values.grow) throw new Error('--docs: the growth to 1 PiB is missing, give --grow too');
     writeSheet('scale', grid, busy);
   }
-  if (values.check && !check(name, bytes / CHUNK_BYTES / 8 / MIB)) process.exitCode = 1;
+  if (values.check && !check(label(shape), shape.bytes / CHUNK_BYTES / 8 / MIB)) {
+    process.exitCode = 1;
+  }
 }
 
 await main();

@@ -1,5 +1,5 @@
 /**
- * A process of its own that attaches one copy and says what that took: its peak of memory is the attach's. Given places to write, it
+ * A process of its own that attaches one copy and says what that took: its peak of memory is the attach's. Given blocks to write, it
  * serves the volume, writes them, and waits to be killed; else it stops cleanly.
  */
 
@@ -9,15 +9,20 @@ import { fileURLToPath } from 'node:url';
 import { loadAddon } from '../lib/binding/addon.ts';
 import type { AttachReport } from '../lib/binding/native.ts';
 import { NbdClient } from '../test/tools/nbd-client.ts';
-import { type Copy, memoryOf, type ScalePlace, VOLUME } from './scale_place.ts';
-
-const BLOCK_BYTES = 4096;
+import {
+  BLOCK_BYTES,
+  type Copy,
+  memoryOf,
+  type ScalePlace,
+  spread,
+  VOLUME,
+} from './scale_place.ts';
 
 interface Order {
   copy: Copy;
   socket: string;
-  /** Byte offsets of blocks to be written; none: stop cleanly instead. */
-  writes: number[];
+  /** Blocks to be written, all over the volume; none: stop cleanly instead. */
+  writes: number;
 }
 
 export interface Attach {
@@ -52,12 +57,13 @@ async function serve(order: Order): Promise<void> {
     report: volume.attach,
     dirty_chunks: volume.status().peers[0]?.dirtyChunks ?? 0,
   };
-  if (order.writes.length > 0) {
+  if (order.writes > 0) {
     await volume.promote(true);
     const device = await volume.startNbd({ socketPath: order.socket, exportName: VOLUME });
     const client = await NbdClient.connect(device, VOLUME);
     const block = Buffer.alloc(BLOCK_BYTES, 0x5a);
-    await Promise.all(order.writes.map((offset) => client.write(offset, block)));
+    const offsets = spread(volume.attach.volumeBytes, order.writes);
+    await Promise.all(offsets.map((offset) => client.write(offset, block)));
     process.send?.(attach);
     return; // The server keeps the process alive.
   }
@@ -66,11 +72,7 @@ async function serve(order: Order): Promise<void> {
 }
 
 /** Attaches in a process of its own; the volume is closed cleanly, or killed once `writes` are complete. */
-export async function attach(
-  place: ScalePlace,
-  copy: Copy,
-  writes: number[] = [],
-): Promise<Attach> {
+export async function attach(place: ScalePlace, copy: Copy, writes = 0): Promise<Attach> {
   const order: Order = { copy, socket: `${place.folder}/nbd`, writes };
   const child: ChildProcess = fork(fileURLToPath(import.meta.url), [JSON.stringify(order)]);
   place.adopt(child);
@@ -80,7 +82,7 @@ export async function attach(
     const [code, signal] = await ended;
     throw new Error(`the attach of ${copy.backing} ended with ${signal ?? code}`);
   }
-  if (writes.length > 0) child.kill('SIGKILL');
+  if (writes > 0) child.kill('SIGKILL');
   await ended;
   return answer[0] as Attach;
 }

@@ -10,12 +10,11 @@ import { ControlClient } from '../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../lib/control/status.ts';
 import { freePort, Wire } from '../lib/demo/wire.ts';
 import { NbdClient } from '../test/tools/nbd-client.ts';
-import { type Copy, memoryOf, type ScalePlace, VOLUME } from './scale_place.ts';
+import { BLOCK_BYTES, type Copy, memoryOf, type ScalePlace, VOLUME } from './scale_place.ts';
 
 const CLI = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const DEADLINE_MS = 120_000;
 const POLL_MS = 5;
-const BLOCK_BYTES = 4096;
 
 export const NODES = ['alpha', 'beta'] as const;
 export type NodeName = (typeof NODES)[number];

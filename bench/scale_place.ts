@@ -9,10 +9,18 @@ import { loadAddon } from '../lib/binding/addon.ts';
 
 export const VOLUME = 'scale';
 export const MIB = 2 ** 20;
+export const BLOCK_BYTES = 4096;
 
 const SCALE = fileURLToPath(new URL('../build/bench/tidemark-scale', import.meta.url));
 // ext4 takes no file of 16 TiB; tmpfs does.
 const FOLDERS = [tmpdir(), '/dev/shm'];
+
+export interface Shape {
+  bytes: number;
+  chunkBytes: number;
+  /** Of the activity log; absent: the default. */
+  logExtents?: number;
+}
 
 /** One node's copy: a sparse file, and metadata beside it on a disk. */
 export interface Copy {
@@ -64,13 +72,14 @@ export class ScalePlace {
   }
 
   /** Makes a copy and its metadata; returns how long the metadata took, in seconds. */
-  async create(name: string, bytes: number, chunkBytes: number): Promise<[Copy, number]> {
+  async create(name: string, shape: Shape): Promise<[Copy, number]> {
+    const { bytes, ...geometry } = shape;
     const copy: Copy = {
       backing: this.sparse(`${name}.img`, bytes),
       metadata: join(this.folder, `${name}.md`),
     };
     const begin = performance.now();
-    await loadAddon().create({ ...copy, placement: 'external', name: VOLUME, chunkBytes });
+    await loadAddon().create({ ...copy, ...geometry, placement: 'external', name: VOLUME });
     return [copy, (performance.now() - begin) / 1000];
   }
 
@@ -78,6 +87,12 @@ export class ScalePlace {
     rmSync(copy.backing);
     rmSync(copy.metadata);
   }
+}
+
+/** Offsets of blocks, evenly over a volume. */
+export function spread(bytes: number, count: number): number[] {
+  const distance = Math.floor(bytes / count / BLOCK_BYTES) * BLOCK_BYTES;
+  return Array.from({ length: count }, (_, index) => index * distance);
 }
 
 /** Runs tidemark-scale (bench/native/scale.cc). */
