@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -38,8 +38,8 @@ export class ScalePair {
 
   /** Writes the configs; no daemon runs yet. */
   static async make(place: ScalePlace, copies: Record<NodeName, Copy>): Promise<ScalePair> {
-    const folder = join(place.folder, `pair-${copies.alpha.metadata.length}-${Date.now()}`);
-    mkdirSync(join(folder, 'run'), { recursive: true, mode: 0o700 });
+    const folder = mkdtempSync(join(place.folder, 'pair-'));
+    mkdirSync(join(folder, 'run'), { mode: 0o700 });
     const ports = [await freePort(), await freePort()];
     const wires = await Promise.all(ports.map((port) => Wire.start(() => port)));
     const nodes = Object.fromEntries(

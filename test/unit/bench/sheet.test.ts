@@ -1,0 +1,50 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Checks } from '../../../bench/checks.ts';
+import { replaceBetween } from '../../../bench/docs.ts';
+import { spread } from '../../../bench/scale_place.ts';
+import { writeSheet } from '../../../bench/sheet.ts';
+
+const path = fileURLToPath(new URL('../../../docs/performance.md', import.meta.url));
+const grid = { title: 'title', head: ['step', 's'], rows: [['attach', '0.1']] };
+
+test('docs/performance.md has a place for the figures of bench:micro and of bench:scale', () => {
+  const text = readFileSync(path, 'utf8');
+  for (const name of ['micro', 'scale']) {
+    assert.ok(replaceBetween(text, name, 'the figures').includes('the figures'));
+  }
+});
+
+test('figures of a busy machine are not written into the documents', () => {
+  const before = readFileSync(path, 'utf8');
+  assert.throws(() => writeSheet('scale', grid, 0.06), /the machine was 6 % busy/);
+  assert.is(readFileSync(path, 'utf8'), before);
+});
+
+test('a figure above its limit has failed, and one that was not measured', () => {
+  const lines: string[] = [];
+  const { log } = console;
+  console.log = (line: string) => lines.push(line);
+  try {
+    const checks = new Checks();
+    checks.atMost('at the limit', 2, 2);
+    assert.ok(checks.tell());
+    checks.atMost('above', 2.001, 2);
+    checks.atMost('missing', undefined, 2);
+    assert.not(checks.tell());
+  } finally {
+    console.log = log;
+  }
+  assert.is(lines.at(-1), '1 passed, 2 failed');
+});
+
+test('blocks are spread over the whole volume, on their borders', () => {
+  const offsets = spread(2 ** 44, 1000);
+  assert.is(offsets.length, 1000);
+  assert.ok(offsets.every((offset) => offset % 4096 === 0));
+  assert.ok(offsets.at(-1)! > 2 ** 44 * 0.998 && offsets.at(-1)! < 2 ** 44);
+});
+
+test.run();
