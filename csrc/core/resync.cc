@@ -375,8 +375,11 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
     emit(EventKind::kLinkState, connection_text(link.state));
   }
   if (newer) announce_generation();
-  if (link_map()->count() != 0)
+  if (link_map()->count() != 0) {
     link_stop("chunks were marked while the resync ended: another one follows");
+  } else {
+    drain_gate();
+  }
   return link_active() ? Handled::kYes : Handled::kFailed;
 }
 
@@ -437,7 +440,14 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
     // What an older primary wrote is not all that is here any more: I/O that waits there since a
     // crash is stale (R18).
     for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-      if (slot != link.slot) peer_slot(slot).flags &= ~kSlotPeerPrimary;
+      if (slot == link.slot) continue;
+      PeerSlot& third = peer_slot(slot);
+      third.flags &= ~kSlotPeerPrimary;
+      // It shares the one before, and all that came here since is marked for it (R8).
+      if (!target && tracked(slot) && third.bitmap_generation == kGenerationNone &&
+          (third.flags & (kSlotSyncEnding | kSlotServed)) == 0) {
+        third.bitmap_generation = sb().current;
+      }
     }
   }
   sb().current = header.offset;

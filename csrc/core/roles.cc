@@ -28,7 +28,10 @@ void VolumeImpl::ensure_apart_generation() {
   bool needed = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
     const PeerSlot& peer = sb().slots[slot];
-    if (!tracked(slot) || receiving(slot)) continue;
+    if (!tracked(slot)) continue;
+    // The peer that is linked may share the current one with a third node that was never met here.
+    needed = needed || newly_primary;
+    if (receiving(slot)) continue;
     needed = needed || peer.bitmap_generation == 0 ||
              (peer.flags & (kSlotSyncEnding | kSlotServed)) != 0;
   }
@@ -45,6 +48,7 @@ void VolumeImpl::ensure_apart_generation() {
 // the peer that works on this copy from now on, and shares it; it has chosen the `wanted` one.
 bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served, uint64_t wanted) {
   const uint64_t shared = sb().current;
+  newly_primary = false;
   sb().current = wanted != kGenerationNone ? wanted : fresh_generation();
   bool announce = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
@@ -78,7 +82,10 @@ bool VolumeImpl::gate_open() {
   if (role != Role::kPrimary || meta.failed()) return true;
   if (link.state == Connection::kPrepared) return false;
   ensure_apart_generation();
-  return gate_commits == 0;
+  // Until the peer has taken over what was offered, a third node that comes back to it would find
+  // nothing newer than its own.
+  const bool offered = link.state == Connection::kConnected && link.finishing;
+  return gate_commits == 0 && !offered;
 }
 
 void VolumeImpl::when_quiet(bool wait_requests, uint64_t deadline_us, Done done) {
@@ -200,6 +207,7 @@ void VolumeImpl::promote(bool force, Done done) {
                                    return;
                                  }
                                  role = Role::kPrimary;
+                                 newly_primary = !(force && inconsistent);
                                  if (link.state == Connection::kConnected) share_standing();
                                  changed();
                                  tell_role();

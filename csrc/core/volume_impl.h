@@ -400,6 +400,7 @@ struct VolumeImpl {
   std::deque<Write*> gate_wait;   // done, but for a durable generation (R7)
   std::deque<Write*> epoch_wait;  // wait for an epoch at the peer, by epoch
   uint32_t gate_commits = 0;
+  bool newly_primary = false;  // and has made no generation since
   std::deque<std::unique_ptr<Write>> write_pool;
   Write* free_writes = nullptr;
   LinkState link;

@@ -339,6 +339,41 @@ TEST_CASE("the source forgets that its target was primary before that one may fo
   CHECK((pair.state(pair.b).slot_flags & kSlotPeerPrimary) == 0);
 }
 
+// R7: b and a third node share a generation, and this primary has never met that one.
+TEST_CASE(
+    "a new primary's first write completes when its peer has a generation that nobody else "
+    "shares") {
+  for (const bool breaks : {false, true}) {
+    CAPTURE(breaks);
+    Pair pair(test_seed());
+    REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+    int error = 1;
+    REQUIRE(pair.finish([&](Done done) { pair.a.volume().demote(done); }, &error));
+    REQUIRE(error == 0);
+    pair.cut();
+    REQUIRE(pair.idle());
+    pair.bind_stranger(pair.b);
+    REQUIRE(pair.connect(nullptr, false));
+    REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
+    REQUIRE(error == 0);
+    const uint64_t shared = pair.state(pair.b).current;
+    REQUIRE(pair.state(pair.a).current == shared);
+    REQUIRE(pair.b.volume().handshake_state(pair.stranger).bitmap == kGenerationNone);
+    Request* write = pair.write(pair.a, 4096, 4096, 2);
+    if (breaks) {
+      REQUIRE(pair.run([&] { return pair.state(pair.a).current != shared; }));
+      pair.cut();
+    }
+    REQUIRE(pair.wait(write));
+    CHECK(write->result == 0);
+    CHECK(pair.state(pair.a).current != shared);
+    if (breaks) continue;
+    CHECK(pair.state(pair.b).current == pair.state(pair.a).current);
+    // What b has marked for the third node counts from what they shared.
+    CHECK(pair.b.volume().handshake_state(pair.stranger).bitmap == shared);
+  }
+}
+
 // R18: that a node was primary last lets its waiting I/O go on.
 TEST_CASE("a copy that takes over a generation forgets that a third node was primary") {
   for (const bool resync : {true, false}) {

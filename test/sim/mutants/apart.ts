@@ -17,7 +17,7 @@ export const APART: readonly Mutant[] = [
       {
         file: ROLES,
         within: 'bool VolumeImpl::gate_open()',
-        find: 'return gate_commits == 0;',
+        find: 'return gate_commits == 0 && !offered;',
         replace: 'return true;',
       },
     ],
@@ -146,8 +146,8 @@ export const APART: readonly Mutant[] = [
       {
         file: ROLES,
         within: 'void VolumeImpl::ensure_apart_generation()',
-        find: '!tracked(slot) || receiving(slot)',
-        replace: '!tracked(slot) || link_active()',
+        find: 'if (receiving(slot)) continue;',
+        replace: 'if (link_active()) continue;',
       },
     ],
   },
