@@ -16,6 +16,8 @@ const MS = 1000;
 const QUIET_MS = 30_000;
 /** csrc/core/volume_impl.h: peer timeouts without an acknowledgement. */
 const STALL_TIMEOUTS = 7;
+/** Of silence, after which a link must be down: what is between two looks counts less. */
+const SILENT_TIMEOUTS = 2;
 /** csrc/core/volume_impl.h: kTransferEntries. */
 const TRANSFER_WRITES_MAX = 8192;
 /** Room for the peer's writes under way (1,024 of them, of what this workload sends), resync pieces and metadata. */
@@ -27,6 +29,13 @@ interface Resync {
   sinceUs: number;
 }
 
+/** A link over which nothing comes. */
+interface Silence {
+  incarnation: number;
+  delivered: number;
+  sinceUs: number;
+}
+
 export class Checks {
   readonly #sim: Simulation;
   readonly #random: Random;
@@ -34,6 +43,7 @@ export class Checks {
   readonly #excusedUs: number[] = [];
   /** Resyncs under way, by source. */
   readonly #resyncs: Array<Resync | undefined> = [];
+  readonly #silences: Array<Silence | undefined> = [];
   virtualCrashes = 0;
   bufferBytesMax = 0;
 
@@ -132,6 +142,26 @@ export class Checks {
     }
     this.#late(node, time.nowUs);
     this.#stuck(node, time.nowUs);
+    this.#silent(node, counters.linkBytesUnread, time.nowUs);
+  }
+
+  /** A peer of which nothing comes is given up, whatever the network does; not while what has come waits here. */
+  #silent(node: SimNode, unread: number, nowUs: number): void {
+    const { status, linkParams, index } = node;
+    const last = this.#silences[index];
+    this.#silences[index] = undefined;
+    if (status === null || linkParams === null || unread > 0) return;
+    if (status.connection === 'StandAlone' || status.connection === 'Prepared') return;
+    const { incarnation } = linkParams;
+    const delivered = this.#sim.network.deliveredTo(index);
+    const goesOn = last?.incarnation === incarnation && last.delivered === delivered;
+    const sinceUs = goesOn ? last.sinceUs : nowUs;
+    this.#silences[index] = { incarnation, delivered, sinceUs };
+    if (nowUs - sinceUs < SILENT_TIMEOUTS * this.#sim.plan.timeouts.peerTimeout * MS) return;
+    throw new Violation(
+      'late',
+      `${node.name} has heard nothing for ${((nowUs - sinceUs) / MS).toFixed(0)} ms, and keeps its link; ${this.describeNodes()}`,
+    );
   }
 
   /** Every request ends, unless something that is told keeps it. */

@@ -62,6 +62,17 @@ export class Duties {
     throw new Violation('last-primary', `${node.name}: ${why}; ${this.#describe()}`);
   }
 
+  // --- links ---
+
+  /** R16: a link is prepared; `writesOut`: what was under way at the disk of a secondary then, of the link before. */
+  prepared(node: SimNode, writesOut: number): void {
+    if (writesOut === 0) return;
+    throw new Violation(
+      'old-link',
+      `${node.name} prepares a link while ${writesOut} writes of the last one are under way; ${this.#describe()}`,
+    );
+  }
+
   // --- marks ---
 
   /** A link is prepared over which nothing is going to be copied. */

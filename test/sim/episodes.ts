@@ -9,6 +9,8 @@ export const EPISODES = [
   'usurped',
   'yielded',
   'apart-with-bad-metadata',
+  'stepped-down',
+  'broken-at-slow-disk',
 ] as const;
 export type EpisodeName = (typeof EPISODES)[number];
 
@@ -34,6 +36,10 @@ export class Episodes {
         return await this.#yielded(one, other);
       case 'apart-with-bad-metadata':
         return await this.#apartWithBadMetadata(one, other);
+      case 'stepped-down':
+        return await this.#steppedDown(one, other);
+      case 'broken-at-slow-disk':
+        return await this.#brokenAtSlowDisk(one, other);
     }
   }
 
@@ -129,6 +135,65 @@ export class Episodes {
   async #apartWithBadMetadata(one: SimNode, other: SimNode): Promise<void> {
     const primary = [one, other].find((node) => node.primary) ?? one;
     this.#weather.faults(primary, { metaWriteErrorOneIn: 2 }, 100);
+    this.#sim.network.break('rst');
+    this.#sim.disturbed();
+  }
+
+  /**
+   * One that was written apart steps down before they meet, so that two secondaries resync, for as long as the target needs to write down what
+   * is marked; it crashes when the resync has just ended, and its disk does not say so yet.
+   */
+  async #steppedDown(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    const { random } = this.#sim;
+    if (!one.primary && !other.primary) await operator.promote(other, false);
+    const [from, to] = one.primary ? [one, other] : [other, one];
+    const tired = this.#sim.step + 500;
+    const inStep = () => this.#sim.model.view(from.index).inStep;
+    await this.#sim.until(() => inStep() || this.#sim.step > tired || this.#weather.over);
+    if (!inStep() || this.#weather.over) return;
+    this.#cut(one, other);
+    if (!(await this.#pause(200))) return this.#heal();
+    const done = await this.#stepDown(from);
+    this.#heal();
+    if (!done) return;
+    const end = this.#sim.step + 1500;
+    const comes = async (connection: string) => {
+      const isThere = () => to.status?.connection === connection;
+      await this.#sim.until(() => isThere() || this.#sim.step > end || this.#weather.over);
+      return isThere() && !this.#weather.over;
+    };
+    if (!(await comes('SyncTarget'))) return;
+    const { time, plan } = this.#sim;
+    const swept = time.nowUs + 2000 * plan.policy.flushIntervalMs;
+    this.#weather.faults(from, { hang: true }, 1500);
+    await this.#sim.until(() => time.nowUs > swept || this.#sim.step > end || this.#weather.over);
+    this.#weather.faults(from, { hang: false }, 1);
+    this.#sim.disturbed();
+    if (!(await comes('Connected'))) return;
+    this.#weather.crash(to, random.oneIn(2) ? 'process' : 'power');
+    this.#sim.disturbed();
+    await this.#pause(50);
+    operator.restart(to);
+  }
+
+  /** Applications end what they do, and the node is secondary; false: it cannot, or the weather is over. */
+  async #stepDown(node: SimNode): Promise<boolean> {
+    const end = this.#sim.step + 500;
+    this.#sim.working = false;
+    const isQuiet = () => node.pending.size === 0;
+    await this.#sim.until(() => isQuiet() || this.#sim.step > end || this.#weather.over);
+    if (node.primary) await this.#weather.operator.demote(node, false);
+    this.#sim.working = !this.#weather.over;
+    return !node.primary && !this.#weather.over;
+  }
+
+  /** The link breaks while the peer's disk is slow, and is wanted again before the writes of the old one have ended. */
+  async #brokenAtSlowDisk(one: SimNode, other: SimNode): Promise<void> {
+    const secondary = [one, other].find((node) => !node.primary) ?? one;
+    this.#weather.faults(secondary, { hang: true }, 1500);
+    this.#sim.disturbed();
+    if (!(await this.#pause(150))) return;
     this.#sim.network.break('rst');
     this.#sim.disturbed();
   }

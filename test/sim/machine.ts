@@ -90,6 +90,10 @@ export interface SimCompletion {
 
 export interface SimCounters {
   ioOut: number;
+  /** Writes, discards and zeroes that are under way at the disk with the data. */
+  dataWritesOut: number;
+  /** Of the peer's bytes that have come, those that wait for something of this node. */
+  linkBytesUnread: number;
   buffersOut: number;
   bufferBytesOut: number;
   sendRingUsed: number;

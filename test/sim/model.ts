@@ -8,6 +8,10 @@ export interface ModelWorld {
   readonly protocol: 'A' | 'C';
   readonly names: readonly string[];
   stamps(node: number): Float64Array;
+  /** What a power cut now would leave of it, when all that is not flushed is lost. */
+  durableStamps(node: number, offset: number, length: number): Float64Array;
+  /** A flush failed there: nothing is promised of that disk (R11). */
+  flushFailed(node: number): boolean;
   /** Sectors of chunks in which the two copies differ. */
   differing(a: number, b: number): Array<[first: number, count: number]>;
   /** The node's own link as it sees it now. */
@@ -164,24 +168,50 @@ export class Model {
         const cut = this.#powerCuts[together] ?? 0;
         if (cut < pending.submitted) write.there[together] ??= this.#tick;
         if (write.fua) write.durable[together] ??= this.#tick;
+        if (write.fua) this.#checkFlushed(together, [write]);
       }
+      if (write.fua) this.#checkFlushed(node, [write]);
       return;
     }
     if (completion.result !== 0) return;
     this.flushes += 1;
-    this.#durable(pending.lineage, node, pending.submitted);
+    const { lineage, submitted } = pending;
+    this.#checkFlushed(node, this.#durable(lineage, node, submitted));
     if (together >= 0 && this.#world.protocol === 'C') {
-      this.#durable(pending.lineage, together, pending.submitted);
+      this.#checkFlushed(together, this.#durable(lineage, together, submitted));
     }
   }
 
-  /** All that completed before a tick is safe at a node. */
-  #durable(lineage: Lineage, node: number, before: number): void {
+  /** All that completed before a tick is safe at a node. Returns what was not known to be. */
+  #durable(lineage: Lineage, node: number, before: number): WriteRecord[] {
+    const fresh: WriteRecord[] = [];
     for (let at = lineage.writes.length - 1; at >= 0; at--) {
       const write = lineage.writes[at]!;
       if (write.completed >= before || write.failed) continue;
+      if (write.durable[node] === undefined) fresh.push(write);
       write.durable[node] ??= this.#tick;
       write.there[node] ??= this.#tick;
+    }
+    return fresh;
+  }
+
+  /** R11: the application was told just now that these are safe; a power cut at this very moment takes none of them back. */
+  #checkFlushed(node: number, writes: readonly WriteRecord[]): void {
+    const { whole, lineage } = this.#copies[node]!;
+    if (!whole || this.#world.flushFailed(node)) return;
+    for (const write of writes) {
+      if (write.lineage !== lineage) return;
+      const { first, count } = write;
+      const stamps = this.#world.durableStamps(node, first * SECTOR_BYTES, count * SECTOR_BYTES);
+      for (let i = 0; i < count; i++) {
+        const sector = first + i;
+        if (lineage.disputed(sector) || lineage.includes(sector, stamps[i]!, write)) continue;
+        throw new Violation(
+          'promise',
+          `a flush, or FUA write, has completed: a power cut leaves ${stampText(stamps[i]!)} in sector ${sector} of ` +
+            `${this.#world.names[node]}, and not ${stampText(write.stamp)} (submitted ${write.submitted}, completed ${write.completed})`,
+        );
+      }
     }
   }
 

@@ -58,6 +58,7 @@ export class SimNetwork {
   #listeners: Listener[] = [];
   #notices: Notice[] = [];
   #possible: Array<[SimStream, Micro]> = [];
+  readonly #delivered: number[] = [];
 
   constructor(nodes: readonly NetworkNode[], random: Random, trace: Trace, splitting: Splitting) {
     this.#nodes = nodes;
@@ -130,6 +131,11 @@ export class SimNetwork {
   /** Whether anything can happen. */
   get busy(): boolean {
     return this.#collect() > 0 || this.#notices.length > 0;
+  }
+
+  /** Bytes that a node was given until now, whoever sent them. */
+  deliveredTo(node: number): number {
+    return this.#delivered[node] ?? 0;
   }
 
   get connections(): number {
@@ -221,7 +227,8 @@ export class SimNetwork {
         this.#answerDead(end);
         break;
       case 'deliver':
-        end.deliver(this.#random, this.splitting);
+        this.#delivered[end.node] =
+          this.deliveredTo(end.node) + end.deliver(this.#random, this.splitting);
         break;
       case 'end':
         end.finSeen = true;

@@ -344,6 +344,7 @@ export class SimNode {
     let demotedFrom = model.view(this.index);
     let demotedUs = 0;
     let wasInconsistent = false;
+    let writesOut = 0;
     const { index } = this;
     const check = (work: () => void) => this.#sim.check(work);
     return {
@@ -355,8 +356,13 @@ export class SimNode {
         for (const event of events) this.#onEvent(daemon, event);
         check(() => duties.told(this, events));
       },
+      preparing: () => {
+        // Of a primary they are its application's.
+        writesOut = this.primary ? 0 : this.machine.counters().dataWritesOut;
+      },
       prepared: (params) => {
         daemon.params = params;
+        check(() => duties.prepared(this, writesOut));
         const { side, full, incarnation } = params;
         this.#trace(`link prepared: ${side}${full ? ', full' : ''}, incarnation ${incarnation}`);
         if (side === 'none') check(() => duties.nothingToDo(this, params.peerId));

@@ -11,7 +11,8 @@ import type {
 export interface Observer {
   opened(native: NativeVolume): void;
   events(events: readonly NativeEvent[]): void;
-  /** linkPrepare succeeded. */
+  /** linkPrepare is about to be called, and succeeded. */
+  preparing(): void;
   prepared(params: NativeLinkParams): void;
   /** About to be called. */
   starting(params: NativeLinkParams): void;
@@ -102,6 +103,7 @@ function open(
     handshakeState: (peerId) => native.handshakeState(peerId),
     linkPrepare: async (next) => {
       params = next;
+      observer.preparing();
       await native.linkPrepare(next);
       observer.prepared(next);
     },

@@ -69,6 +69,9 @@ export class Simulation {
       protocol: this.plan.protocol,
       names,
       stamps: (node) => this.nodes[node]!.machine.readStamps(0, this.plan.volumeBytes),
+      durableStamps: (node, offset, length) =>
+        this.nodes[node]!.machine.readDurableStamps(offset, length),
+      flushFailed: (node) => this.nodes[node]!.flushFailed,
       differing: (a, b) => this.checks.differingSectors(this.nodes[a]!, this.nodes[b]!),
       link: (node) => this.#linkView(this.nodes[node]!),
       primary: (node) => this.nodes[node]!.primary,
@@ -213,10 +216,17 @@ export class Simulation {
     const peer = this.nodeById(params.peerId);
     if (peer === undefined) return;
     const first = this.model.linkBegins(params.incarnation);
-    if (params.side === 'none' && first) this.model.inStep(node.index, peer.index);
+    if (params.side === 'none' && first && this.#keeps(peer, params.incarnation)) {
+      this.model.inStep(node.index, peer.index);
+    }
     if (params.peerRole === 'primary' && node.primary) {
       this.fail('roles', `${node.name} links as primary with ${peer.name}, which is primary`);
     }
+  }
+
+  /** False: it has given the link up, and the other side hears of that behind what lets it start. Nothing goes over such a link. */
+  #keeps({ linkParams, status }: SimNode, incarnation: number): boolean {
+    return linkParams?.incarnation === incarnation && status?.connection !== 'StandAlone';
   }
 
   resumed(node: SimNode): void {

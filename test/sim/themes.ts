@@ -73,7 +73,14 @@ const THEMES: Record<ThemeName, Theme> = {
     everySteps: 150,
   },
   stalls: {
-    weather: { stall: 6, hang: 3, 'lost-dials': 2, partition: 2, kill: 1 },
+    weather: {
+      stall: 6,
+      hang: 3,
+      'lost-dials': 2,
+      partition: 2,
+      kill: 1,
+      'broken-at-slow-disk': 5,
+    },
     everySteps: 300,
   },
   'tiny-rings': { weather: { ...LINK_FAULTS, 'no-buffers': 4, kill: 1, mood: 2 }, everySteps: 250 },
@@ -105,7 +112,10 @@ const THEMES: Record<ThemeName, Theme> = {
     weather: { 'data-errors': 4, 'lost-tail': 2, reset: 2, invalidate: 3, kill: 0.5, mood: 2 },
     everySteps: 200,
   },
-  yielding: { weather: { yielded: 4, 'lost-tail': 1, kill: 1, usurped: 1 }, everySteps: 400 },
+  yielding: {
+    weather: { yielded: 4, 'stepped-down': 4, 'lost-tail': 1, kill: 1, usurped: 1 },
+    everySteps: 400,
+  },
   // ThirdNode has a weather of its own.
   'third-node': { weather: {}, everySteps: 0 },
   'start-stop': {

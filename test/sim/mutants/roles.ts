@@ -34,6 +34,7 @@ export const ROLES: readonly Mutant[] = [
     source: DESIGN,
     about: 'A new handshake is answered while writes of the old link are still under way.',
     symptom: 'the new link counts writes that are not its own, and takes no more',
+    theme: 'stalls',
     edits: [
       {
         file: LINK,
@@ -50,6 +51,7 @@ export const ROLES: readonly Mutant[] = [
     about: 'Writes of an old link that end during a new one count for the epochs of the new one.',
     symptom:
       'an epoch is acknowledged early, and the peer loses power: chunks differ without a mark',
+    theme: 'stalls',
     edits: [
       {
         file: LINK,
@@ -139,6 +141,23 @@ export const ROLES: readonly Mutant[] = [
       {
         file: LINK,
         find: 'peer_slot(link.slot).flags |= kSlotPeerPrimary;',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'source-not-remembered',
+    rules: ['R13'],
+    source: 'a defect that was found here',
+    about: 'The target of a resync does not note whose content it has.',
+    symptom:
+      'it crashes before its marks are cleared on the disk: equal generations, and nobody knows which copy counts',
+    theme: 'yielding',
+    edits: [
+      {
+        file: 'csrc/core/resync.cc',
+        within: 'VolumeImpl::Handled VolumeImpl::receive_sync_done(',
+        find: 'if (target) peer.flags |= kSlotPeerPrimary;',
         replace: '',
       },
     ],

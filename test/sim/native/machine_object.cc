@@ -1,5 +1,6 @@
 #include "machine_object.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <utility>
@@ -357,7 +358,14 @@ Napi::Value MachineObject::counters(const Napi::CallbackInfo& info) {
   };
   const Process* process = machine_->process.get();
   const VolumeImpl* volume = process != nullptr ? process->volume() : nullptr;
-  set("ioOut", process != nullptr ? process->in_flight().size() : 0);
+  const std::vector<Io*> none;
+  const std::vector<Io*>& out = process != nullptr ? process->in_flight() : none;
+  set("ioOut", out.size());
+  set("dataWritesOut", static_cast<uint64_t>(std::count_if(out.begin(), out.end(), [](Io* io) {
+        return io->target == IoTarget::kData && io->kind != IoKind::kRead &&
+               io->kind != IoKind::kFlush;
+      })));
+  set("linkBytesUnread", volume != nullptr ? volume->link.unread : 0);
   set("buffersOut", process != nullptr ? process->buffers().count() : 0);
   set("bufferBytesOut", process != nullptr ? process->buffers().bytes() : 0);
   set("sendRingUsed", process != nullptr ? process->send_used() : 0);
