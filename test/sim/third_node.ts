@@ -165,9 +165,12 @@ export class ThirdNode {
       if (dirty < leastDirty && look > 0) patience = PATIENCE;
       leastDirty = dirty;
       if (patience <= 0) {
+        // What they say of each other, before they are told to try again.
+        const connections = await this.#connections(partner);
         // One that recovers asks its peers before it runs.
         await this.#link(partner);
-        if (pair.every(({ running }) => running)) await this.#decide(partner, look > 0);
+        if (pair.every(({ running }) => running))
+          await this.#decide(partner, look > 0, connections);
         patience = PATIENCE;
       }
       if (this.#isOne(partner)) return;
@@ -195,7 +198,20 @@ export class ThirdNode {
     );
   }
 
-  async #decide(partner: SimNode, late: boolean): Promise<void> {
+  async #connections(partner: SimNode): Promise<string[]> {
+    const connections: string[] = [];
+    for (const [node, peer] of [
+      [this.#lead, partner],
+      [partner, this.#lead],
+    ] as const) {
+      const status = node.running ? await node.volume!.status() : null;
+      const about = status?.peers.find(({ name }) => name === peer.name);
+      if (about) connections.push(about.connection);
+    }
+    return connections;
+  }
+
+  async #decide(partner: SimNode, late: boolean, connections: readonly string[]): Promise<void> {
     const lead = this.#lead;
     const operator = this.#operator;
     if (lead.status?.disk === 'Failed' || partner.status?.disk === 'Failed') {
@@ -211,10 +227,6 @@ export class ThirdNode {
     if (isStuck && !(await operator.promote(lead, false)) && late)
       await operator.promote(lead, true);
     if (!late) return;
-    const words = await Promise.all(
-      [lead, partner].map(async (node) => (await node.volume?.status())?.peers ?? []),
-    );
-    const connections = words.flat().map(({ connection }) => connection);
     if (connections.includes('Unrelated') && partner.status?.disk === 'Inconsistent') {
       this.#sim.trace.add('script', `${partner.name} needs new metadata`);
       this.#forsaken.add(partner);
