@@ -111,7 +111,12 @@ export class SimStream implements Stream {
       if (!this.paused || wants || this.state === 'finishing') into.push([this, 'reset']);
       return;
     }
-    if (wants && this.pipeBytes < PIPE_BYTES && !this.finSent) into.push([this, 'send']);
+    if (wants && this.finSent) {
+      // What is between the two has closed this direction: who writes is told.
+      into.push([this, 'reset']);
+      return;
+    }
+    if (wants && this.pipeBytes < PIPE_BYTES) into.push([this, 'send']);
     if (!wants && this.state === 'finishing') into.push([this, 'finished']);
     const { peer } = this;
     if (!reachable || peer === null || this.paused) return;
