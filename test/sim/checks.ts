@@ -23,17 +23,21 @@ const TRANSFER_WRITES_MAX = 8192;
 /** Room for the peer's writes under way (1,024 of them, of what this workload sends), resync pieces and metadata. */
 const BUFFER_BYTES_MAX = 64 << 20;
 
-interface Resync {
-  incarnation: number;
-  left: number;
-  sinceUs: number;
-}
+/** Since when a number of a link has stood still, by node. */
+class Standstill {
+  readonly #last: Array<{ incarnation: number; value: number; sinceUs: number } | undefined> = [];
 
-/** A link over which nothing comes. */
-interface Silence {
-  incarnation: number;
-  delivered: number;
-  sinceUs: number;
+  forget(node: number): void {
+    this.#last[node] = undefined;
+  }
+
+  sinceUs(node: number, incarnation: number, value: number, nowUs: number): number {
+    const last = this.#last[node];
+    const stands = last?.incarnation === incarnation && last.value === value;
+    const sinceUs = stands ? last.sinceUs : nowUs;
+    this.#last[node] = { incarnation, value, sinceUs };
+    return sinceUs;
+  }
 }
 
 export class Checks {
@@ -42,8 +46,9 @@ export class Checks {
   /** Since when a node's requests have had no reason to wait. */
   readonly #excusedUs: number[] = [];
   /** Resyncs under way, by source. */
-  readonly #resyncs: Array<Resync | undefined> = [];
-  readonly #silences: Array<Silence | undefined> = [];
+  readonly #resyncs = new Standstill();
+  /** What a link has brought. */
+  readonly #silences = new Standstill();
   virtualCrashes = 0;
   bufferBytesMax = 0;
 
@@ -77,10 +82,9 @@ export class Checks {
   crash(a: SimNode, b: SimNode, cutA: boolean, cutB: boolean): void {
     this.virtualCrashes += 1;
     const seed = this.#random.u32();
-    const [powerA, powerB] = [cutA, cutB];
     let uncovered: Uint32Array;
     try {
-      uncovered = SimChecks.uncoveredAfterCrash(a.machine, b.machine, seed, powerA, powerB);
+      uncovered = SimChecks.uncoveredAfterCrash(a.machine, b.machine, seed, cutA, cutB);
     } catch (error) {
       // A crash may tear the only superblock copy that was left: refused by name, with a way out (R15).
       if ((a.rotten || b.rotten) && /refuses to attach/.test((error as Error).message)) return;
@@ -91,7 +95,7 @@ export class Checks {
       `${node.name} ${power ? 'loses power' : 'is killed'}`;
     throw new Violation(
       'uncovered-after-crash',
-      `if ${cut(a, powerA)} and ${cut(b, powerB)} now (crash seed ${seed}), ${chunksText(uncovered)} differ, and nothing that is durable says so: ` +
+      `if ${cut(a, cutA)} and ${cut(b, cutB)} now (crash seed ${seed}), ${chunksText(uncovered)} differ, and nothing that is durable says so: ` +
         this.#describe(a, b, uncovered[0]!),
     );
   }
@@ -148,15 +152,14 @@ export class Checks {
   /** A peer of which nothing comes is given up, whatever the network does; not while what has come waits here. */
   #silent(node: SimNode, unread: number, nowUs: number): void {
     const { status, linkParams, index } = node;
-    const last = this.#silences[index];
-    this.#silences[index] = undefined;
-    if (status === null || linkParams === null || unread > 0) return;
-    if (status.connection === 'StandAlone' || status.connection === 'Prepared') return;
-    const { incarnation } = linkParams;
+    const connection = status?.connection ?? 'StandAlone';
+    const isUp = connection !== 'StandAlone' && connection !== 'Prepared';
+    if (!isUp || linkParams === null || unread > 0) {
+      this.#silences.forget(index);
+      return;
+    }
     const delivered = this.#sim.network.deliveredTo(index);
-    const goesOn = last?.incarnation === incarnation && last.delivered === delivered;
-    const sinceUs = goesOn ? last.sinceUs : nowUs;
-    this.#silences[index] = { incarnation, delivered, sinceUs };
+    const sinceUs = this.#silences.sinceUs(index, linkParams.incarnation, delivered, nowUs);
     if (nowUs - sinceUs < SILENT_TIMEOUTS * this.#sim.plan.timeouts.peerTimeout * MS) return;
     throw new Violation(
       'late',
@@ -192,18 +195,14 @@ export class Checks {
 
   /** A resync gets on while nothing is wrong, whatever is written meanwhile. */
   #stuck(node: SimNode, nowUs: number): void {
-    const { status } = node;
-    const last = this.#resyncs[node.index];
-    this.#resyncs[node.index] = undefined;
-    if (status?.connection !== 'SyncSource' || node.linkParams === null) return;
-    const { incarnation } = node.linkParams;
-    const left = status.peers.find(({ slot }) => slot === status.linkSlot)?.dirtyChunks ?? 0;
-    const sinceUs = Math.max(last?.sinceUs ?? 0, this.#sim.disturbedUs);
-    if (last === undefined || last.incarnation !== incarnation || last.left !== left) {
-      this.#resyncs[node.index] = { incarnation, left, sinceUs: nowUs };
+    const { status, linkParams, index } = node;
+    if (status?.connection !== 'SyncSource' || linkParams === null) {
+      this.#resyncs.forget(index);
       return;
     }
-    this.#resyncs[node.index] = { incarnation, left, sinceUs };
+    const left = status.peers.find(({ slot }) => slot === status.linkSlot)?.dirtyChunks ?? 0;
+    const standsUs = this.#resyncs.sinceUs(index, linkParams.incarnation, left, nowUs);
+    const sinceUs = Math.max(standsUs, this.#sim.disturbedUs);
     const { peerTimeout } = this.#sim.plan.timeouts;
     if (this.#sim.nodes.some(({ machine }) => machine.faults.hang)) return;
     if (nowUs - sinceUs < (STALL_TIMEOUTS + 3) * peerTimeout * MS) return;

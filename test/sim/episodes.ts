@@ -49,6 +49,12 @@ export class Episodes {
     return !this.#weather.over;
   }
 
+  /** Waits for something up to a step, or the end of the weather; false: it has not come, or is too late. */
+  async #until(ready: () => boolean, step: number): Promise<boolean> {
+    await this.#sim.until(() => ready() || this.#weather.over || this.#sim.step > step);
+    return ready() && !this.#weather.over;
+  }
+
   /** A command before it may have outlasted the weather: peace stays peace. */
   #cut(one: SimNode, other: SimNode): void {
     if (this.#weather.over) return;
@@ -91,9 +97,8 @@ export class Episodes {
     if (split) this.#cut(one, other);
     if (split && (await this.#pause(200))) await operator.promote(other, false);
     // In step, so that the one that is killed has nothing of its own.
-    const end = this.#sim.step + 500;
-    const isOver = () => this.#weather.over || this.#sim.step > end;
-    await this.#sim.until(() => split || isOver() || this.#sim.model.view(one.index).inStep);
+    const inStep = () => this.#sim.model.view(one.index).inStep;
+    await this.#until(() => split || inStep(), this.#sim.step + 500);
     if (!(await this.#pause(200))) return this.#heal();
     this.#weather.crash(one, 'process');
     this.#sim.disturbed();
@@ -121,9 +126,8 @@ export class Episodes {
     await operator.connect(other, true);
     await operator.connect(one, false);
     this.#heal();
-    const end = this.#sim.step + 1000;
     const isTarget = () => other.status?.connection === 'SyncTarget';
-    await this.#sim.until(() => isTarget() || this.#sim.step > end || this.#weather.over);
+    await this.#until(isTarget, this.#sim.step + 1000);
     if (!(await this.#pause(200))) return;
     this.#weather.crash(one, random.oneIn(2) ? 'process' : 'power');
     this.#sim.disturbed();
@@ -148,26 +152,21 @@ export class Episodes {
     const { random } = this.#sim;
     if (!one.primary && !other.primary) await operator.promote(other, false);
     const [from, to] = one.primary ? [one, other] : [other, one];
-    const tired = this.#sim.step + 500;
     const inStep = () => this.#sim.model.view(from.index).inStep;
-    await this.#sim.until(() => inStep() || this.#sim.step > tired || this.#weather.over);
-    if (!inStep() || this.#weather.over) return;
+    if (!(await this.#until(inStep, this.#sim.step + 500))) return;
     this.#cut(one, other);
     if (!(await this.#pause(200))) return this.#heal();
     const done = await this.#stepDown(from);
     this.#heal();
     if (!done) return;
     const end = this.#sim.step + 1500;
-    const comes = async (connection: string) => {
-      const isThere = () => to.status?.connection === connection;
-      await this.#sim.until(() => isThere() || this.#sim.step > end || this.#weather.over);
-      return isThere() && !this.#weather.over;
-    };
+    const comes = (connection: string) =>
+      this.#until(() => to.status?.connection === connection, end);
     if (!(await comes('SyncTarget'))) return;
     const { time, plan } = this.#sim;
     const swept = time.nowUs + 2000 * plan.policy.flushIntervalMs;
     this.#weather.faults(from, { hang: true }, 1500);
-    await this.#sim.until(() => time.nowUs > swept || this.#sim.step > end || this.#weather.over);
+    await this.#until(() => time.nowUs > swept, end);
     this.#weather.faults(from, { hang: false }, 1);
     this.#sim.disturbed();
     if (!(await comes('Connected'))) return;
@@ -179,10 +178,8 @@ export class Episodes {
 
   /** Applications end what they do, and the node is secondary; false: it cannot, or the weather is over. */
   async #stepDown(node: SimNode): Promise<boolean> {
-    const end = this.#sim.step + 500;
     this.#sim.working = false;
-    const isQuiet = () => node.pending.size === 0;
-    await this.#sim.until(() => isQuiet() || this.#sim.step > end || this.#weather.over);
+    await this.#until(() => node.pending.size === 0, this.#sim.step + 500);
     if (node.primary) await this.#weather.operator.demote(node, false);
     this.#sim.working = !this.#weather.over;
     return !node.primary && !this.#weather.over;

@@ -102,18 +102,24 @@ export class Operator {
     node.start();
   }
 
-  /** All faults end, and the copies become one. */
-  async settle(): Promise<void> {
+  /** All faults end. */
+  heal(): void {
     const { nodes, network, trace } = this.#sim;
     trace.add('script', 'PEACE: all is healed');
     network.heal();
     Object.assign(network.splitting, { bytesMax: 512 * 1024, crumbOneIn: 0 });
-    this.#sim.disturbed();
     for (const node of nodes) {
       const { sendRingBytes, receiveRingBytes } = node.machine.faults;
       node.machine.faults = { ...NO_FAULTS, sendRingBytes, receiveRingBytes };
       node.mood.calm = true;
     }
+  }
+
+  /** All faults end, and the copies become one. */
+  async settle(): Promise<void> {
+    const { nodes } = this.#sim;
+    this.heal();
+    this.#sim.disturbed();
     let patience = PATIENCE;
     let leastDirty = 0;
     for (let look = 0; ; look++) {
@@ -185,7 +191,7 @@ export class Operator {
     trace.add('script', `a person decides for ${first.name}: ${checks.describeNodes()}`);
     for (const other of others) {
       if (other.primary) await this.demote(other, true);
-      const words = [...(await this.#words(first)), ...(await this.#words(other))];
+      const words = [...(await this.words(first)), ...(await this.words(other))];
       if (words.includes('SplitBrain')) {
         await this.connect(other, true);
         await this.connect(first, false);
@@ -198,10 +204,11 @@ export class Operator {
     }
   }
 
-  /** What a node says of its links. */
-  async #words(node: SimNode): Promise<string[]> {
+  /** What a node says of its links, or of the one with a peer. */
+  async words(node: SimNode, peer?: SimNode): Promise<string[]> {
     const status = node.running ? await node.volume!.status() : null;
-    return status?.peers.map(({ connection }) => connection) ?? [];
+    const about = status?.peers.filter(({ name }) => peer === undefined || name === peer.name);
+    return about?.map(({ connection }) => connection) ?? [];
   }
 
   /** The last resort: new metadata, so that everything is copied. */

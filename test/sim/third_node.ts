@@ -4,7 +4,7 @@
  */
 import { VOLUME } from './config.ts';
 import { checkCopy } from './lineage.ts';
-import { NO_FAULTS, SimChecks } from './machine.ts';
+import { SimChecks } from './machine.ts';
 import type { SimNode } from './node.ts';
 import type { Operator } from './operator.ts';
 import type { Simulation } from './simulation.ts';
@@ -124,15 +124,8 @@ export class ThirdNode {
   }
 
   async #peace(): Promise<void> {
-    const { nodes, network, trace, model, plan } = this.#sim;
-    trace.add('script', 'PEACE: all is healed');
-    network.heal();
-    Object.assign(network.splitting, { bytesMax: 512 * 1024, crumbOneIn: 0 });
-    for (const node of nodes) {
-      const { sendRingBytes, receiveRingBytes } = node.machine.faults;
-      node.machine.faults = { ...NO_FAULTS, sendRingBytes, receiveRingBytes };
-      node.mood.calm = true;
-    }
+    const { nodes, model, plan } = this.#sim;
+    this.#operator.heal();
     const others = nodes.filter((node) => node !== this.#lead);
     // The partner may have what the lead has not, so that it is the first.
     others.sort((a, b) => Number(b === this.#partner) - Number(a === this.#partner));
@@ -166,7 +159,10 @@ export class ThirdNode {
       leastDirty = dirty;
       if (patience <= 0) {
         // What they say of each other, before they are told to try again.
-        const connections = await this.#connections(partner);
+        const connections = [
+          ...(await this.#operator.words(this.#lead, partner)),
+          ...(await this.#operator.words(partner, this.#lead)),
+        ];
         // One that recovers asks its peers before it runs.
         await this.#link(partner);
         if (pair.every(({ running }) => running))
@@ -196,19 +192,6 @@ export class ThirdNode {
       pair.every((node) => node.pending.size === 0 || this.#sim.working) &&
       pair.every((node) => this.#sim.working || node.machine.counters().transferWrites === 0)
     );
-  }
-
-  async #connections(partner: SimNode): Promise<string[]> {
-    const connections: string[] = [];
-    for (const [node, peer] of [
-      [this.#lead, partner],
-      [partner, this.#lead],
-    ] as const) {
-      const status = node.running ? await node.volume!.status() : null;
-      const about = status?.peers.find(({ name }) => name === peer.name);
-      if (about) connections.push(about.connection);
-    }
-    return connections;
   }
 
   async #decide(partner: SimNode, late: boolean, connections: readonly string[]): Promise<void> {
