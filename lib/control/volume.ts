@@ -26,6 +26,8 @@ const SAMPLE_MS = 1000;
 /** A recovery that waits asks again after this time, if no peer event comes before. */
 const RECOVERY_RETRY_MS = 2000;
 
+const TAKES_AWAY = '--force takes its device away, and what waits on it fails';
+
 const PEER_EVENTS = new Set(['peer-up', 'peer-down', 'peer-seen', 'peer-refused', 'link-state']);
 
 /** A frontend whose I/O recovery has not let go on yet; null: the node serves none. */
@@ -127,9 +129,8 @@ export class ControlledVolume {
   private async startNow(serving: boolean): Promise<void> {
     const { replication, log } = this.context;
     const waiting = this.waitingDevice();
-    const report = await replication.open(
-      volumeSpec(this.config, this.context.secret, waiting !== null || serving),
-    );
+    const mayRecover = waiting !== null || serving;
+    const report = await replication.open(volumeSpec(this.config, this.context.secret, mayRecover));
     this.attached = true;
     this.logAttach(report);
     await replication.setPolicy(this.name, this.evaluator.values);
@@ -161,8 +162,7 @@ export class ControlledVolume {
       return;
     }
     // A node that served, and was told of another primary since, is a secondary like others (R18).
-    this.isServing = false;
-    if (waiting !== null || serving) await replication.resume(this.name);
+    if (mayRecover) await replication.resume(this.name);
     await replication.startLinks(this.name);
   }
 
@@ -299,8 +299,7 @@ export class ControlledVolume {
       const { replication, record, log } = this.context;
       if (this.pending !== null) await this.recoverOnce(force);
       if (this.pending !== null) {
-        const message = `${this.name} stays suspended: ${this.recovery}; --force lets its I/O go on all the same`;
-        throw new TidemarkError('SUSPENDED', message);
+        throw this.suspended(this.recovery, '--force lets its I/O go on all the same');
       }
       const { native } = await replication.status(this.name);
       const was = native.role;
@@ -340,7 +339,7 @@ export class ControlledVolume {
   demote(force: boolean): Promise<void> {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
-      if (this.pending !== null && !force) this.refuseWhileSuspended(this.recovery);
+      if (this.pending !== null && !force) throw this.suspended(this.recovery, TAKES_AWAY);
       await this.stopFrontendNow(force);
       if (this.pending !== null) {
         // The device and what waited on it are gone: there is no I/O left that an answer could be asked for.
@@ -367,16 +366,16 @@ export class ControlledVolume {
     return this.inTurn(async () => {
       this.refuseWhileClosing();
       if (this.pending !== null) {
-        const message = `${this.name} stays suspended: ${this.recovery}; 'tidemark primary --force' lets its I/O go on all the same`;
-        throw new TidemarkError('SUSPENDED', message);
+        const wayOut = `'tidemark primary --force' lets its I/O go on all the same`;
+        throw this.suspended(this.recovery, wayOut);
       }
       const { native } = await this.context.replication.status(this.name);
       if (!native.suspended) {
         throw new TidemarkError('NOT_SUSPENDED', `${this.name}: its I/O is not suspended`);
       }
       if (native.disk === 'Diskless') {
-        const message = `${this.name} stays suspended: ${native.suspendReason}; 'tidemark secondary --force' lets what waits fail`;
-        throw new TidemarkError('SUSPENDED', message);
+        const wayOut = `'tidemark secondary --force' lets what waits fail`;
+        throw this.suspended(native.suspendReason, wayOut);
       }
       await this.context.replication.resume(this.name);
     });
@@ -386,9 +385,8 @@ export class ControlledVolume {
     if (this.closing) throw new TidemarkError('STOPPING', `${this.name}: the daemon is stopping`);
   }
 
-  private refuseWhileSuspended(why: string): never {
-    const message = `${this.name} stays suspended: ${why}; --force takes its device away, and what waits on it fails`;
-    throw new TidemarkError('SUSPENDED', message);
+  private suspended(why: string, wayOut: string): TidemarkError {
+    return new TidemarkError('SUSPENDED', `${this.name} stays suspended: ${why}; ${wayOut}`);
   }
 
   private async stopFrontendNow(force: boolean): Promise<boolean> {
@@ -403,7 +401,7 @@ export class ControlledVolume {
     }
     if ((this.pending !== null || native.suspended) && !force) {
       // A device is synced before it goes, and that would wait for what is suspended.
-      this.refuseWhileSuspended(this.recovery || native.suspendReason);
+      throw this.suspended(this.recovery || native.suspendReason, TAKES_AWAY);
     }
     await replication.stopFrontend(this.name, force);
     record.remove();

@@ -162,10 +162,7 @@ export class Connection {
     if (this.#mode === 'ended') return true;
     if (this.#mode === 'link') return this.#receiveLink(bytes);
     this.#unread.append(bytes);
-    if (this.#mode === 'messages') {
-      const left = this.#cutMessages().length;
-      this.#unread.consume(this.#unread.length - left);
-    }
+    this.#cutMessages();
     return this.#mode !== 'held';
   }
 
@@ -177,26 +174,29 @@ export class Connection {
     return false;
   }
 
-  /** Hands whole messages over, returns what is left. */
-  #cutMessages(): Buffer {
-    let rest = this.#unread.bytes;
-    // The handler may have changed the mode: after hold() the bytes are the link's.
-    while (this.#mode === 'messages' && rest.length > 0) {
+  #cutMessages(): void {
+    // The handler may change the mode: after hold() the bytes are the link's.
+    while (this.#mode === 'messages' && this.#unread.length > 0) {
       let frame: ReturnType<Codec['parseHandshake']>;
       try {
-        frame = this.#codec.parseHandshake(rest);
+        frame = this.#codec.parseHandshake(this.#unread.bytes);
       } catch (error) {
-        this.handler?.garbage((error as Error).message);
-        return Buffer.alloc(0);
+        this.#refuse((error as Error).message);
+        return;
       }
       if (frame === null) {
-        if (rest.length <= MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES) return rest;
-        this.handler?.garbage(`a handshake message of more than ${MESSAGE_BYTES_MAX} bytes`);
-        return Buffer.alloc(0);
+        if (this.#unread.length <= MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES) return;
+        this.#refuse(`a handshake message of more than ${MESSAGE_BYTES_MAX} bytes`);
+        return;
       }
-      rest = rest.subarray(frame.bytes);
+      this.#unread.consume(frame.bytes);
       this.handler?.message(frame.json);
     }
-    return this.#mode === 'ended' ? Buffer.alloc(0) : rest;
+    if (this.#mode === 'ended') this.#unread.clear();
+  }
+
+  #refuse(garbage: string): void {
+    this.#unread.clear();
+    this.handler?.garbage(garbage);
   }
 }

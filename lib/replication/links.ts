@@ -26,6 +26,8 @@ import { PeerEntry, type RetryOptions } from './peer_entry.ts';
  */
 export const DIAL_PRECEDENCE_MS = 1_000;
 
+const NOT_SELECTED = 'not selected by policy';
+
 export interface LinksOptions extends RetryOptions {
   node: string;
   peers: string[];
@@ -121,8 +123,7 @@ export class Links {
         // An inquiry asks at once: a wait that outlasts it would leave the peer out (R18).
         if (on || entry.attempts === 0) entry.retryAt = now;
         // What was to be only a question must not end as a link.
-        if (on || this.#selected.includes(entry.name)) continue;
-        this.#letGo(entry, { code: 'NOT_SELECTED', reason: 'not selected by policy' });
+        if (!on) this.#letGoUnselected(entry);
       }
     });
   }
@@ -134,10 +135,7 @@ export class Links {
   select(peers: string[], now: number): LinksAction[] {
     return this.#step(now, () => {
       this.#selected = peers.filter((name) => this.#entries.has(name));
-      for (const entry of this.#entries.values()) {
-        if (this.#selected.includes(entry.name)) continue;
-        this.#letGo(entry, { code: 'NOT_SELECTED', reason: 'not selected by policy' });
-      }
+      for (const entry of this.#entries.values()) this.#letGoUnselected(entry);
     });
   }
 
@@ -227,11 +225,8 @@ export class Links {
       }
       this.#event('peer-up', holder.peer, '');
       // Policy or a person may have changed their mind during the handshake.
-      if (!entry.wanted)
-        this.#letGo(entry, { code: 'STANDALONE', reason: 'disconnected by command' });
-      else if (!this.#selected.includes(entry.name)) {
-        this.#letGo(entry, { code: 'NOT_SELECTED', reason: 'not selected by policy' });
-      }
+      if (entry.wanted) this.#letGoUnselected(entry);
+      else this.#letGo(entry, { code: 'STANDALONE', reason: 'disconnected by command' });
     });
   }
 
@@ -297,7 +292,7 @@ export class Links {
 
   #reason(entry: PeerEntry): string {
     if (!entry.wanted || entry.halted || entry.refused) return entry.reason;
-    if (!this.#selected.includes(entry.name)) return 'not selected by policy';
+    if (!this.#selected.includes(entry.name)) return NOT_SELECTED;
     const holder = this.#holder;
     if (holder && holder.peer !== entry.name) return `linked with '${holder.peer}'`;
     return entry.reason;
@@ -329,6 +324,11 @@ export class Links {
     const id = entry.dial?.id;
     entry.dial = null;
     if (id !== undefined) this.#actions.push({ do: 'drop', id, refusal });
+  }
+
+  #letGoUnselected(entry: PeerEntry): void {
+    if (this.#selected.includes(entry.name)) return;
+    this.#letGo(entry, { code: 'NOT_SELECTED', reason: NOT_SELECTED });
   }
 
   /** Whatever connects to this peer is to end. */

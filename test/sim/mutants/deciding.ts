@@ -160,7 +160,7 @@ export const DECIDING: readonly Mutant[] = [
     edits: [
       {
         file: CONTROL,
-        find: 'volumeSpec(this.config, this.context.secret, «waiting !== null || serving»)',
+        find: 'volumeSpec(this.config, this.context.secret, «mayRecover»)',
         replace: 'false',
       },
     ],

@@ -47,23 +47,19 @@ int MetadataArea::write(uint64_t offset, const void* buffer, size_t bytes) {
   return 0;
 }
 
-int MetadataArea::flush() {
-  if (faults_ != nullptr && random_->one_in(faults_->flush_error_one_in[kMeta])) {
-    disk_.flush_failed(disk_.flush_point(), *random_);
-    return -EIO;
-  }
-  disk_.flush(disk_.flush_point());
-  return 0;
-}
+int MetadataArea::flush() { return flush_disk(disk_, IoTarget::kMeta); }
 
 int MetadataArea::flush_data() {
-  if (data_ == nullptr) return 0;
-  constexpr size_t kData = static_cast<size_t>(IoTarget::kData);
-  if (faults_ != nullptr && random_->one_in(faults_->flush_error_one_in[kData])) {
-    data_->flush_failed(data_->flush_point(), *random_);
+  return data_ == nullptr ? 0 : flush_disk(*data_, IoTarget::kData);
+}
+
+int MetadataArea::flush_disk(Disk& disk, IoTarget target) {
+  const auto at = static_cast<size_t>(target);
+  if (faults_ != nullptr && random_->one_in(faults_->flush_error_one_in[at])) {
+    disk.flush_failed(disk.flush_point(), *random_);
     return -EIO;
   }
-  data_->flush(data_->flush_point());
+  disk.flush(disk.flush_point());
   return 0;
 }
 

@@ -51,6 +51,8 @@ class MetadataArea : public MetadataIo {
   int flush_data() override;
 
  private:
+  int flush_disk(Disk& disk, IoTarget target);
+
   Disk& disk_;
   uint64_t base_;
   Random* random_;
