@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Chart, chartsOf } from './charts.ts';
 import { grids, markdownTable, remarks, targetGrid } from './report.ts';
-import { isQuiet, QUIET_SHARE_MAX, type Result } from './result.ts';
+import { type Result, tooBusy } from './result.ts';
 
 const PERFORMANCE = 'docs/performance.md';
 const README = 'README.md';
@@ -29,12 +29,8 @@ export function replaceBetween(text: string, name: string, content: string): str
 
 /** Why these figures are not for a document; null: they are. */
 export function unquotable(result: Result, only: readonly string[]): string | null {
-  if (!isQuiet(result)) {
-    const [busy, max] = [result.busy_before, QUIET_SHARE_MAX].map((share) =>
-      Math.round(share * 100),
-    );
-    return `the machine was ${busy} % busy with other things before the run; at most ${max} % are allowed`;
-  }
+  const busy = tooBusy(result.busy_before);
+  if (busy !== null) return busy;
   if (only.length > 0) return '--only leaves targets out';
   const [missing] = result.missing;
   if (missing !== undefined) {

@@ -2,10 +2,9 @@
 
 import { run } from '../test/vm/command.ts';
 import type { Values } from './figures.ts';
-import { read } from './meters.ts';
+import { costs, read } from './meters.ts';
 import type { Subject } from './subject.ts';
 
-const GIB = 2 ** 30;
 /** Beyond the run's own time. */
 const LIMIT_MS = 120_000;
 
@@ -83,9 +82,7 @@ export async function measureFio(
   const { stdout } = await run(argv, { timeoutMs: seconds * 1000 + LIMIT_MS });
   const after = read(pids);
   const { values, bytes } = valuesOf(stdout);
-  values.cpu_s_per_gib = ((after.cpu_s - before.cpu_s) * GIB) / bytes;
-  values.wire_bytes_per_byte = (after.wire_bytes - before.wire_bytes) / bytes;
-  return values;
+  return { ...values, ...costs(before, after, bytes) };
 }
 
 /** Writes to the device once, in one pass: all of it, or as `work` says. */

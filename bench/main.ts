@@ -10,19 +10,22 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killRunningCommands } from '../test/vm/command.ts';
+import { tellChecks } from './checks.ts';
 import { writeCharts, writeDocs } from './docs.ts';
+import { measureLimits } from './limits.ts';
+import { integer } from './options.ts';
 import { Here } from './place.ts';
 import { terminalText } from './report.ts';
 import { type Result, readResult } from './result.ts';
 import { measureAll } from './run.ts';
 import { sectionsHere } from './sections.ts';
-import { judge, verdictLines } from './targets.ts';
+import { checksOf } from './targets.ts';
 import { measureInMachine } from './vm.ts';
 
 const usage = `usage: npm run bench -- [options]      over NBD, on this machine
        npm run bench:vm -- [options]   over ublk, in the virtual machine
   --vm             as bench:vm
-  --only TEXT      only what has TEXT in section/subject/work; may be repeated
+  --only TEXT      only what has TEXT in section/subject/work, any/micro or any/scale; may be repeated
   --rounds N       1..100, default 5
   --seconds N      of each fio run, 1..600, default 3
   --json FILE      write all samples there
@@ -52,16 +55,8 @@ function readArguments() {
   }).values;
 }
 
-function integer(text: string, name: string, max: number): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > max) {
-    throw new Error(`--${name}: '${text}' is not an integer from 1 to ${max}`);
-  }
-  return value;
-}
-
 function note(text: string): void {
-  process.stderr.write(`bench: ${text}\n`);
+  process.stderr.write(`bench: ${Math.round(performance.now() / 1000)} s: ${text}\n`);
 }
 
 async function measure(options: ReturnType<typeof readArguments>): Promise<Result> {
@@ -82,7 +77,9 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
   if (options.vm) return measureInMachine(checkout, common);
   const place = new Here(checkout);
   try {
-    return await measureAll(sectionsHere(), place, common);
+    const result = await measureAll(sectionsHere(), place, common);
+    const { limits, missing } = await measureLimits(options.only, note);
+    return { ...result, limits, missing: [...result.missing, ...missing] };
   } finally {
     await place.close();
   }
@@ -100,15 +97,14 @@ async function main(): Promise<number> {
     await writeFile(options.json, `${JSON.stringify(result, null, 1)}\n`);
   }
   process.stdout.write(`${terminalText(result)}\n`);
-  if (result.samples.length === 0) throw new Error('nothing was measured');
+  if (result.samples.length === 0 && result.limits.length === 0)
+    throw new Error('nothing was measured');
   if (options.svg !== undefined) {
     for (const path of writeCharts(result, options.svg)) note(`drawn: ${path}`);
   }
   if (options.docs) writeDocs(checkout, result, options.only);
   if (!options.check) return result.missing.length === 0 ? 0 : 1;
-  const verdicts = judge(result.samples, result.where, options.only);
-  process.stdout.write(`${verdictLines(verdicts).join('\n')}\n`);
-  return verdicts.length > 0 && verdicts.every(({ passed }) => passed) ? 0 : 1;
+  return tellChecks(checksOf(result, options.only)) ? 0 : 1;
 }
 
 try {

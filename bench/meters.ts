@@ -2,6 +2,9 @@
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import type { Values } from './figures.ts';
+
+const GIB = 2 ** 30;
 
 let ticksPerSecond = 0;
 
@@ -49,6 +52,14 @@ export function read(pids: readonly number[] | null): Reading {
   return {
     cpu_s: busy / ticks(),
     wire_bytes: loopbackBytes(readFileSync('/proc/net/dev', 'utf8')),
+  };
+}
+
+/** What lies between two readings, for the bytes that were moved meanwhile. */
+export function costs(before: Reading, after: Reading, bytes: number): Values {
+  return {
+    cpu_s_per_gib: ((after.cpu_s - before.cpu_s) * GIB) / bytes,
+    wire_bytes_per_byte: (after.wire_bytes - before.wire_bytes) / bytes,
   };
 }
 

@@ -9,7 +9,6 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Argv, run } from '../test/vm/command.ts';
@@ -144,17 +143,4 @@ export async function need(name: string, packageName: string): Promise<string> {
 /** Runs a short command; the error has its output. */
 export async function command(argv: Argv, timeoutMs?: number): Promise<string> {
   return (await run(argv, timeoutMs === undefined ? {} : { timeoutMs })).stdout;
-}
-
-/** A TCP port on loopback that nobody listens on. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      const port = typeof address === 'object' && address !== null ? address.port : 0;
-      server.close(() => resolve(port));
-    });
-  });
 }

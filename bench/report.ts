@@ -1,6 +1,7 @@
 /** Results for people: tables for the terminal, and the same in Markdown for docs/performance.md. */
 
 import Table from 'cli-table3';
+import { checkLimit } from './checks.ts';
 import {
   type Figure,
   figureOf,
@@ -106,7 +107,14 @@ export function targetGrid(result: Result): Grid {
     const met = ratio !== null && ratio >= target.at_least ? 'yes' : 'no';
     return [target.title, String(target.at_least), reached, met];
   });
-  return { title: 'Targets', head: ['ratio', 'at least', 'measured', 'reached'], rows };
+  const limits = result.limits.map(checkLimit).map(({ what, wanted, found, passed }) => {
+    return [what, wanted, found, passed ? 'yes' : 'no'];
+  });
+  return {
+    title: 'Targets',
+    head: ['target', 'at least', 'measured', 'reached'],
+    rows: [...rows, ...limits],
+  };
 }
 
 /** What is in the columns, what is missing, and whether the machine was quiet. */

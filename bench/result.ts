@@ -1,6 +1,7 @@
 /** A whole run as it is written to and read from JSON. Keys carry their units. */
 
 import { readFileSync } from 'node:fs';
+import type { Limit } from './checks.ts';
 import type { Sample } from './figures.ts';
 import type { Where } from './place.ts';
 import type { Missing } from './rounds.ts';
@@ -23,20 +24,33 @@ export interface Result {
   /** Names for people. */
   titles: { subjects: Record<string, string>; works: Record<string, string> };
   samples: Sample[];
+  /** Targets that are no ratios; none in the virtual machine, where they would tell of the emulator. */
+  limits: Limit[];
   missing: Missing[];
 }
 
 /** Beyond this share of its processors at other work, a machine's figures are not to be quoted. */
 export const QUIET_SHARE_MAX = 0.05;
 
-export function isQuiet({ busy_before }: Result): boolean {
+export function isQuiet({ busy_before }: Pick<Result, 'busy_before'>): boolean {
   return busy_before <= QUIET_SHARE_MAX;
+}
+
+/** Why figures of a machine so busy are not for a document; null: they are. */
+export function tooBusy(busy: number): string | null {
+  if (isQuiet({ busy_before: busy })) return null;
+  const [found, max] = [busy, QUIET_SHARE_MAX].map((share) => Math.round(share * 100));
+  return `the machine was ${found} % busy with other things before the run; at most ${max} % are allowed`;
 }
 
 /** @throws Error when the file is not such a result. */
 export function readResult(path: string): Result {
   const result = JSON.parse(readFileSync(path, 'utf8')) as Partial<Result>;
-  if (result.format !== RESULT_FORMAT || !Array.isArray(result.samples)) {
+  if (
+    result.format !== RESULT_FORMAT ||
+    !Array.isArray(result.samples) ||
+    !Array.isArray(result.limits)
+  ) {
     throw new Error(
       `${path}: not a result of the benchmark in format ${RESULT_FORMAT} (format: ${result.format})`,
     );

@@ -6,11 +6,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Point, quantile, type Series, type Values } from './figures.ts';
 import { commonArguments, FILL, pass } from './fio.ts';
-import { read } from './meters.ts';
+import { costs, read } from './meters.ts';
 import { Program } from './program.ts';
 import type { ResyncSubject } from './subject.ts';
 
-const GIB = 2 ** 30;
 const LIMIT_MS = 300_000;
 const POLL_MS = 5;
 /** The application writes alone so long before the resync begins, and after it. */
@@ -118,8 +117,7 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
         values: {
           bytes_per_s: (dirty * 1000) / Math.max(POLL_MS, at - begin),
           resync_ms: at - connected,
-          cpu_s_per_gib: ((after.cpu_s - before.cpu_s) * GIB) / dirty,
-          wire_bytes_per_byte: (after.wire_bytes - before.wire_bytes) / dirty,
+          ...costs(before, after, dirty),
         },
         copied,
         beginUnixMs: begin,

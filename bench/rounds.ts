@@ -4,6 +4,7 @@ import type { Sample } from './figures.ts';
 import type { Place } from './place.ts';
 import type { Section } from './sections.ts';
 import type { Subject } from './subject.ts';
+import type { Work } from './works.ts';
 
 export interface RoundsOptions {
   rounds: number;
@@ -72,13 +73,15 @@ async function runSection(
       } catch (error) {
         measured.missing.push({ subject: subject.id, work: null, reason: reasonOf(error) });
         options.note(`${subject.id} is missing: ${reasonOf(error)}`);
-        await subject.stop();
+        await stop(subject, options, measured);
       }
     }
     for (let round = 1; round <= options.rounds; ++round) {
       for (const [index, work] of section.works.entries()) {
         for (const subject of rotated(running, round - 1 + index)) {
           if (!wanted(subject).includes(work)) continue;
+          // What failed once may have taken its whole time limit.
+          if (hasFailed(measured, subject, work)) continue;
           options.signal?.throwIfAborted();
           const name = `${section.id}, round ${round}/${options.rounds}: ${work.title}: ${subject.title}`;
           options.note(name);
@@ -88,14 +91,28 @@ async function runSection(
       options.checkpoint?.(measured);
     }
   } finally {
-    for (const subject of running) await subject.stop();
+    for (const subject of running) await stop(subject, options, measured);
     await place.release();
+  }
+}
+
+/** What does not end is told, and keeps nobody else from ending. */
+async function stop(
+  subject: Subject,
+  { note }: RoundsOptions,
+  { missing }: Measured,
+): Promise<void> {
+  try {
+    await subject.stop();
+  } catch (error) {
+    note(`${subject.id} does not end: ${reasonOf(error)}`);
+    missing.push({ subject: subject.id, work: null, reason: `its end: ${reasonOf(error)}` });
   }
 }
 
 async function measure(
   subject: Subject,
-  work: Section['works'][number],
+  work: Work,
   round: number,
   options: RoundsOptions,
   { samples, missing }: Measured,
@@ -106,12 +123,13 @@ async function measure(
     if (series !== undefined) sample.series = series;
     samples.push(sample);
   } catch (error) {
-    const found = { subject: subject.id, work: work.id };
     options.note(`${subject.id}, ${work.id}: ${reasonOf(error)}`);
-    // Once is enough, also when each round fails.
-    if (missing.some((one) => one.subject === found.subject && one.work === found.work)) return;
-    missing.push({ ...found, reason: reasonOf(error) });
+    missing.push({ subject: subject.id, work: work.id, reason: reasonOf(error) });
   }
+}
+
+function hasFailed({ missing }: Measured, subject: Subject, work: Work): boolean {
+  return missing.some((one) => one.subject === subject.id && one.work === work.id);
 }
 
 function reasonOf(error: unknown): string {

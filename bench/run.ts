@@ -43,6 +43,7 @@ export async function measureAll(
     busy_before: busy,
     titles: titlesOf(sections),
     samples,
+    limits: [],
     missing,
   });
   return resultOf(

@@ -9,8 +9,10 @@
  */
 
 import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Checks } from './checks.ts';
+import { checkLimit, type Limit, tellChecks } from './checks.ts';
+import { integer } from './options.ts';
 import type { Grid } from './report.ts';
 import { watchBusy } from './run.ts';
 import { type Attach, attach } from './scale_attach.ts';
@@ -36,7 +38,7 @@ const GROWTH: Shape[] = [
 const ATTACH_SECONDS_MAX = 2;
 const BEYOND_MAP_MIB_MAX = 64;
 
-interface Step {
+export interface Step {
   volume: string;
   step: string;
   seconds: number | null;
@@ -188,60 +190,57 @@ function gridOf(): Grid {
   };
 }
 
-function check(name: string, mapMib: number): boolean {
-  const checks = new Checks();
+/** What has a target. @param steps without one of them it counts as not measured */
+export function scaleLimits(steps: readonly Step[], shape: Shape): Limit[] {
+  const name = label(shape);
   const of = (step: string) => steps.find((one) => one.volume === name && one.step === step);
   const crashed = of('attach after a crash');
-  checks.atMost(
-    `${name}: attach after a crash, s`,
-    crashed?.seconds ?? undefined,
-    ATTACH_SECONDS_MAX,
-  );
-  // All of it counts, the touched part of the map too.
-  checks.atMost(
-    `${name}: attach after a crash, MiB grown`,
-    crashed?.grown_mib ?? undefined,
-    BEYOND_MAP_MIB_MAX,
-  );
-  const marked = of('attach, every map block marked');
-  checks.atMost(
-    `${name}: attach with every map block marked, MiB beyond the map`,
-    marked?.grown_mib == null ? undefined : marked.grown_mib - mapMib,
-    BEYOND_MAP_MIB_MAX,
-  );
-  const up = of('daemon up after kill -9');
-  checks.atMost(
-    `${name}: daemon after kill -9, MiB beyond a small volume's`,
-    up?.grown_mib ?? undefined,
-    BEYOND_MAP_MIB_MAX,
-  );
-  return checks.tell();
-}
-
-function whole(values: Record<string, string | boolean | undefined>, name: string, max: number) {
-  const value = Number(values[name]);
-  if (!Number.isInteger(value) || value < 1 || value > max) {
-    throw new Error(`--${name}: ${values[name]} is not an integer from 1 to ${max}`);
-  }
-  return value;
-}
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      size: { type: 'string', default: '16' },
-      marks: { type: 'string', default: '10' },
-      hot: { type: 'string', default: '1000' },
-      grow: { type: 'boolean', default: false },
-      json: { type: 'string' },
-      check: { type: 'boolean', default: false },
-      docs: { type: 'boolean', default: false },
+  const marked = of('attach, every map block marked')?.grown_mib ?? null;
+  const mapMib = shape.bytes / shape.chunkBytes / 8 / MIB;
+  return [
+    {
+      what: `${name}: attach after a crash, s`,
+      value: crashed?.seconds ?? null,
+      at_most: ATTACH_SECONDS_MAX,
     },
-  });
-  const shape: Shape = { bytes: whole(values, 'size', 64) * TIB, chunkBytes: CHUNK_BYTES };
-  const marks = whole(values, 'marks', 1000);
-  const hot = whole(values, 'hot', 1237);
-  const busy = await watchBusy();
+    // All of it counts, the touched part of the map too.
+    {
+      what: `${name}: attach after a crash, MiB grown`,
+      value: crashed?.grown_mib ?? null,
+      at_most: BEYOND_MAP_MIB_MAX,
+    },
+    {
+      what: `${name}: attach with every map block marked, MiB beyond the map`,
+      value: marked === null ? null : marked - mapMib,
+      at_most: BEYOND_MAP_MIB_MAX,
+    },
+    {
+      what: `${name}: daemon after kill -9, MiB beyond a small volume's`,
+      value: of('daemon up after kill -9')?.grown_mib ?? null,
+      at_most: BEYOND_MAP_MIB_MAX,
+    },
+  ];
+}
+
+export interface ScaleOptions {
+  shape: Shape;
+  /** Blocks that are dirty when two daemons link again. */
+  marks: number;
+  /** Extents that are hot at a crash. */
+  hot: number;
+  /** Up to 1 PiB, too. */
+  grow: boolean;
+}
+
+export const DEFAULTS: ScaleOptions = {
+  shape: { bytes: 16 * TIB, chunkBytes: CHUNK_BYTES },
+  marks: 10,
+  hot: 1000,
+  grow: false,
+};
+
+/** Once in a process: the steps add up. */
+export async function measureScale({ shape, marks, hot, grow }: ScaleOptions): Promise<Step[]> {
   const place = new ScalePlace();
   const remove = (copies: Copies) => {
     for (const copy of Object.values(copies)) place.removeCopy(copy);
@@ -255,7 +254,7 @@ async function main(): Promise<void> {
     prepare('mark', second.beta.metadata);
     tellAttach(label(shape), 'attach, every map block marked', await attach(place, second.beta));
     remove(second);
-    for (const other of values.grow ? GROWTH : []) {
+    for (const other of grow ? GROWTH : []) {
       const copies = await inStep(place, other);
       await oneNode(place, other, copies, other.logExtents === undefined ? hot : HOT_MAX);
       remove(copies);
@@ -263,6 +262,29 @@ async function main(): Promise<void> {
   } finally {
     await place.remove();
   }
+  return steps;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      size: { type: 'string', default: String(DEFAULTS.shape.bytes / TIB) },
+      marks: { type: 'string', default: String(DEFAULTS.marks) },
+      hot: { type: 'string', default: String(DEFAULTS.hot) },
+      grow: { type: 'boolean', default: false },
+      json: { type: 'string' },
+      check: { type: 'boolean', default: false },
+      docs: { type: 'boolean', default: false },
+    },
+  });
+  const options: ScaleOptions = {
+    shape: { bytes: integer(values.size, 'size', 64) * TIB, chunkBytes: CHUNK_BYTES },
+    marks: integer(values.marks, 'marks', 1000),
+    hot: integer(values.hot, 'hot', 1237),
+    grow: values.grow,
+  };
+  const busy = await watchBusy();
+  await measureScale(options);
   const grid = gridOf();
   showSheet(grid);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(steps, null, 2)}\n`);
@@ -270,9 +292,8 @@ async function main(): Promise<void> {
     if (!values.grow) throw new Error('--docs: the growth to 1 PiB is missing, give --grow too');
     writeSheet('scale', grid, busy);
   }
-  if (values.check && !check(label(shape), shape.bytes / CHUNK_BYTES / 8 / MIB)) {
-    process.exitCode = 1;
-  }
+  if (!values.check) return;
+  if (!tellChecks(scaleLimits(steps, options.shape).map(checkLimit))) process.exitCode = 1;
 }
 
-await main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

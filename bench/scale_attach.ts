@@ -8,15 +8,9 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { loadAddon } from '../lib/binding/addon.ts';
 import type { AttachReport } from '../lib/binding/native.ts';
+import { memoryOf } from '../test/tools/memory.ts';
 import { NbdClient } from '../test/tools/nbd-client.ts';
-import {
-  BLOCK_BYTES,
-  type Copy,
-  memoryOf,
-  type ScalePlace,
-  spread,
-  VOLUME,
-} from './scale_place.ts';
+import { BLOCK_BYTES, type Copy, type ScalePlace, spread, VOLUME } from './scale_place.ts';
 
 interface Order {
   copy: Copy;
@@ -36,7 +30,7 @@ export interface Attach {
 
 async function serve(order: Order): Promise<void> {
   const addon = loadAddon();
-  const resident = memoryOf('self', 'VmRSS');
+  const { nowBytes } = memoryOf('self');
   const cpu = process.cpuUsage();
   const begin = performance.now();
   const volume = addon.open(
@@ -53,7 +47,7 @@ async function serve(order: Order): Promise<void> {
   const attach: Attach = {
     seconds,
     cpu_seconds: (user + system) / 1e6,
-    grown_bytes: Math.max(0, memoryOf('self', 'VmHWM') - resident),
+    grown_bytes: Math.max(0, memoryOf('self').mostBytes - nowBytes),
     report: volume.attach,
     dirty_chunks: volume.status().peers[0]?.dirtyChunks ?? 0,
   };

@@ -9,8 +9,9 @@ import { fileURLToPath } from 'node:url';
 import { ControlClient } from '../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../lib/control/status.ts';
 import { freePort, Wire } from '../lib/demo/wire.ts';
+import { memoryOf } from '../test/tools/memory.ts';
 import { NbdClient } from '../test/tools/nbd-client.ts';
-import { BLOCK_BYTES, type Copy, memoryOf, type ScalePlace, VOLUME } from './scale_place.ts';
+import { BLOCK_BYTES, type Copy, type ScalePlace, VOLUME } from './scale_place.ts';
 
 const CLI = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const DEADLINE_MS = 120_000;
@@ -155,19 +156,17 @@ export class ScalePair {
   }
 
   peakBytes(node: NodeName): number {
-    return memoryOf(this.of(node).child.pid!, 'VmHWM');
+    return memoryOf(this.of(node).child.pid!).mostBytes;
   }
 
-  async end(node: NodeName, signal: 'SIGTERM' | 'SIGKILL'): Promise<number> {
+  async end(node: NodeName, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     const { child, control } = this.of(node);
-    const begin = performance.now();
     const ended = once(child, 'exit');
     child.kill(signal);
     const [code] = (await ended) as [number | null];
     control.close();
     this.running.delete(node);
     if (signal === 'SIGTERM' && code !== 0) throw new Error(`${node} ended with status ${code}`);
-    return (performance.now() - begin) / 1000;
   }
 
   async close(): Promise<void> {

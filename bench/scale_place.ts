@@ -1,7 +1,7 @@
 /** Where the sparse volumes of `npm run bench:scale` lie: a folder that is gone at the end, and programs that end with it. */
 
 import { type ChildProcess, spawnSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -100,12 +100,4 @@ export function prepare(...words: string[]): void {
   const { status, stderr, error } = spawnSync(SCALE, words, { encoding: 'utf8' });
   if (error) throw error;
   if (status !== 0) throw new Error(stderr.trim());
-}
-
-/** 'VmRSS': resident now, 'VmHWM': at most so far; bytes. */
-export function memoryOf(pid: number | 'self', field: 'VmRSS' | 'VmHWM'): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const kib = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-  if (kib === undefined) throw new Error(`/proc/${pid}/status has no ${field}`);
-  return Number(kib) * 1024;
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import Table from 'cli-table3';
 import { replaceBetween } from './docs.ts';
 import { type Grid, markdownTable } from './report.ts';
-import { QUIET_SHARE_MAX } from './result.ts';
+import { tooBusy } from './result.ts';
 
 const PERFORMANCE = fileURLToPath(new URL('../docs/performance.md', import.meta.url));
 
@@ -21,12 +21,8 @@ export function showSheet({ head, rows }: Grid): void {
  * @throws Error when the figures are not to be quoted.
  */
 export function writeSheet(name: 'micro' | 'scale', grid: Grid, busy: number): void {
-  if (busy > QUIET_SHARE_MAX) {
-    const [found, max] = [busy, QUIET_SHARE_MAX].map((share) => Math.round(share * 100));
-    throw new Error(
-      `--docs: the machine was ${found} % busy with other things before the run; at most ${max} % are allowed`,
-    );
-  }
+  const why = tooBusy(busy);
+  if (why !== null) throw new Error(`--docs: ${why}`);
   const day = new Date().toISOString().slice(0, 10);
   const content = `\nMeasured on ${day}.\n\n${markdownTable(grid)}\n\n`;
   writeFileSync(PERFORMANCE, replaceBetween(readFileSync(PERFORMANCE, 'utf8'), name, content));

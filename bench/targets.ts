@@ -1,8 +1,10 @@
 /** The ratios to be reached, and how they are judged. docs/performance.md has this table. */
 
+import { type Check, checkLimit, LIMIT_PARTS } from './checks.ts';
 import { figureOf, type Metric, type Sample } from './figures.ts';
 import type { Where } from './place.ts';
-import { isWanted } from './rounds.ts';
+import type { Result } from './result.ts';
+import { isWanted, type Missing } from './rounds.ts';
 
 export interface Side {
   subject: string;
@@ -155,14 +157,36 @@ export function judge(
   });
 }
 
-/** One line a target, and 'N passed, N failed' last. */
-export function verdictLines(verdicts: readonly Verdict[]): string[] {
-  const lines = verdicts.map(({ target, ratio, passed }) => {
-    const found = ratio === null ? 'not measured' : ratio.toFixed(2);
-    return `${passed ? 'ok  ' : 'FAIL'} ${target.title}: ${found}, at least ${target.at_least}`;
-  });
-  const passed = verdicts.filter((verdict) => verdict.passed).length;
-  return [...lines, `${passed} passed, ${verdicts.length - passed} failed`];
+/** All targets of a run, those too that are no ratios; and what is missing, though no target needs it. */
+export function checksOf(
+  { samples, where, limits, missing }: Pick<Result, 'samples' | 'where' | 'limits' | 'missing'>,
+  only: readonly string[] = [],
+): Check[] {
+  const verdicts = judge(samples, where, only);
+  const ratios = verdicts.map(({ target, ratio, passed }) => ({
+    what: target.title,
+    passed,
+    found: ratio === null ? 'not measured' : ratio.toFixed(2),
+    wanted: `at least ${target.at_least}`,
+  }));
+  const isTold = ({ subject, work }: Missing) =>
+    LIMIT_PARTS.some((part) => part === subject) ||
+    verdicts.some(
+      ({ ratio, target: { own, peer } }) =>
+        ratio === null &&
+        [own, peer].some(
+          (side) => side.subject === subject && (work === null || side.work === work),
+        ),
+    );
+  const untold = missing
+    .filter((one) => !isTold(one))
+    .map(({ subject, work, reason }) => ({
+      what: work === null ? subject : `${subject}, ${work}`,
+      passed: false,
+      found: reason.split('\n', 1)[0] ?? '',
+      wanted: 'figures without a target',
+    }));
+  return [...ratios, ...limits.map(checkLimit), ...untold];
 }
 
 const PLACES = { here: 'here', vm: 'VM' };

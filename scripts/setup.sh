@@ -15,7 +15,8 @@
 #   fuzz      build fuzz            yes           -       fuzz targets   -     -
 #   e2e       build fio e2e         yes           yes     -              yes   -
 #   vm        build unit fio vm     yes           yes     yes            yes   -
-#   bench     build fio e2e bench   yes           yes     -              yes   -
+#   bench     build fio e2e bench   yes           yes     tidemark-bench, yes  -
+#             micro                                       tidemark-scale
 #   bench-vm  build fio e2e vm      yes           yes     tidemark-ublk-loop yes -
 #   micro     build micro           yes           -       tidemark-bench -     -
 #   scale     build                 yes           yes     tidemark-scale yes   -
@@ -65,7 +66,7 @@ goal=${1:-}
 sim=no
 sanitizers=
 fuzz=no
-bench_program=
+bench_programs=
 case $goal in
   ts) groups='' native=no unit=no ts=yes ;;
   sim) groups='build' native=no unit=no ts=no sim=yes ;;
@@ -77,10 +78,13 @@ case $goal in
   fuzz) groups='build fuzz' native=no unit=no fuzz=yes ts=no ;;
   e2e) groups='build fio e2e' native=yes unit=no ts=yes ;;
   vm) groups='build unit fio vm' native=yes unit=yes ts=yes ;;
-  bench) groups='build fio e2e bench' native=yes unit=no ts=yes ;;
-  bench-vm) groups='build fio e2e vm' native=yes unit=no ts=yes bench_program=tidemark-ublk-loop ;;
-  micro) groups='build micro' native=no unit=no ts=no bench_program=tidemark-bench ;;
-  scale) groups='build' native=yes unit=no ts=yes bench_program=tidemark-scale ;;
+  bench)
+    groups='build fio e2e bench micro' native=yes unit=no ts=yes
+    bench_programs='tidemark-bench tidemark-scale'
+    ;;
+  bench-vm) groups='build fio e2e vm' native=yes unit=no ts=yes bench_programs=tidemark-ublk-loop ;;
+  micro) groups='build micro' native=no unit=no ts=no bench_programs=tidemark-bench ;;
+  scale) groups='build' native=yes unit=no ts=yes bench_programs=tidemark-scale ;;
   prebuilds) groups='build gyp' native=no unit=no ts=no ;;
   memory) groups='build unit' native=no unit=no ts=no sanitizers=address,undefined ;;
   asan) groups='build unit fio e2e' native=no unit=no ts=yes sanitizers=address ;;
@@ -233,14 +237,14 @@ fuzzers() {
 
 # One of the benchmarks' own programs, of bench/native.
 bench_program() {
-  local want
+  local program=$1 want
   want=$(hash_of csrc bench/native CMakeLists.txt)
-  [[ -x build/bench/$bench_program ]] && stamp_is "$bench_program" "$want" && return 0
-  say "building $bench_program"
+  [[ -x build/bench/$program ]] && stamp_is "$program" "$want" && return 0
+  say "building $program"
   grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/bench/CMakeCache.txt || rm -rf build/bench
   quietly bench-configure cmake -S . -B build/bench -DTIDEMARK_BENCH=ON
-  quietly bench cmake --build build/bench --target "$bench_program" --parallel "$(nproc)"
-  stamp "$bench_program" "$want"
+  quietly bench cmake --build build/bench --target "$program" --parallel "$(nproc)"
+  stamp "$program" "$want"
 }
 
 typescript() {
@@ -266,5 +270,5 @@ modules
 [[ $sim == no ]] || simulator
 [[ -z $sanitizers ]] || sanitized
 [[ $fuzz == no ]] || fuzzers
-[[ -z $bench_program ]] || bench_program
+for program in $bench_programs; do bench_program "$program"; done
 [[ $ts == no ]] || typescript

@@ -2,9 +2,10 @@
 
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { freePort } from '../../lib/demo/wire.ts';
 import { FILL, pass } from '../fio.ts';
 import { tool } from '../peer_tools.ts';
-import { command, freePort, type Place } from '../place.ts';
+import { command, type Place } from '../place.ts';
 import type { Progress, ResyncSubject } from '../subject.ts';
 import { blockDevice } from './ram_disk.ts';
 

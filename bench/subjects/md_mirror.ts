@@ -2,9 +2,10 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { freePort } from '../../lib/demo/wire.ts';
 import { FILL, pass } from '../fio.ts';
 import { tool } from '../peer_tools.ts';
-import { command, freePort, need, type Place } from '../place.ts';
+import { command, need, type Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Subject } from '../subject.ts';
 import { answers } from './nbd_server.ts';

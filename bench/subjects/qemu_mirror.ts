@@ -6,8 +6,9 @@
 import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { freePort } from '../../lib/demo/wire.ts';
 import { FILL, pass } from '../fio.ts';
-import { freePort, need, type Place } from '../place.ts';
+import { need, type Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Subject } from '../subject.ts';
 import { answers } from './nbd_server.ts';

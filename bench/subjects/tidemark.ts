@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlClient } from '../../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../../lib/control/status.ts';
+import { freePort } from '../../lib/demo/wire.ts';
 import { run } from '../../test/vm/command.ts';
 import { FILL, pass } from '../fio.ts';
-import { freePort, type Place } from '../place.ts';
+import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Progress, ResyncSubject } from '../subject.ts';
 

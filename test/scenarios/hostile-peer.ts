@@ -6,6 +6,7 @@ import { createConnection, type Socket } from 'node:net';
 import { HALF_OPEN_MAX } from '../../lib/replication/listener.ts';
 import { encodeFrame, FRAME_TYPES, writtenRanges } from '../tools/frames.ts';
 import { dial, Liar, type LiarOptions } from '../tools/liar.ts';
+import { memoryOf } from '../tools/memory.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { Cluster } from './cluster.ts';
 import { Ledger } from './ledger.ts';
@@ -24,11 +25,6 @@ const FRESH = '0000000000000001';
 const RESYNC = 2;
 /** The core's bounds (csrc/core/volume_impl.h): all of them the transfer log's. */
 const ENTRIES_MAX = 8192;
-
-function rssBytes(node: ClusterNode): number {
-  const status = readFileSync(`/proc/${node.daemon!.pid}/status`, 'utf8');
-  return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1024;
-}
 
 /** The port that a node listens on itself, without the network between. */
 function listenPort(node: ClusterNode): number {
@@ -52,9 +48,10 @@ function stranger(node: string, to: ClusterNode, state: LiarOptions['state']): L
 
 /** Fails when the daemon's memory has grown by too much since; tells how much it was. */
 function watchMemory(node: ClusterNode): () => number {
-  const before = rssBytes(node);
+  const residentBytes = () => memoryOf(node.daemon!.pid).nowBytes;
+  const before = residentBytes();
   return () => {
-    const grown = Math.round((rssBytes(node) - before) / MIB);
+    const grown = Math.round((residentBytes() - before) / MIB);
     assert.ok(grown < GROWTH_MIB_MAX, `${node.name} has grown by ${grown} MiB`);
     return grown;
   };

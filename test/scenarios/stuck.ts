@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ControlClient } from '../../lib/control/client.ts';
 import type { StatusJson } from '../../lib/control/status.ts';
+import { memoryOf } from '../tools/memory.ts';
 import { PATIENCE } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { assertBetween, assertStatusShape } from './checks.ts';
@@ -12,7 +13,7 @@ import type { Cluster } from './cluster.ts';
 import { Ledger, type Load } from './ledger.ts';
 import type { ClusterNode } from './node.ts';
 import type { Device, Place } from './place.ts';
-import { formTroubled, memoryOf, Trouble } from './trouble.ts';
+import { formTroubled, Trouble } from './trouble.ts';
 
 const MIB = 1 << 20;
 /** The send ring and the window are no more, and node's own heap grows a little. */

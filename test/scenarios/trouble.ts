@@ -1,5 +1,5 @@
 // Trouble inside a daemon's threads: blocked, ended, thrown out, out of memory. test/tools/trouble.mjs makes it, in there.
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type ScenarioContext, waitFor } from '../vm/guest/support.ts';
@@ -62,12 +62,4 @@ export class Trouble {
   async over(t: ScenarioContext, timeoutMs: number): Promise<void> {
     await waitFor(t, 'the end of the trouble', () => this.isOver, { timeoutMs });
   }
-}
-
-/** Bytes that a process has in memory now, and had at most. */
-export function memoryOf(pid: number): { nowBytes: number; mostBytes: number } {
-  const text = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const field = (name: string) =>
-    Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(text)?.[1]) * 1024;
-  return { nowBytes: field('VmRSS'), mostBytes: field('VmHWM') };
 }

@@ -23,8 +23,11 @@ test('a column or row without a figure is left out', () => {
 });
 
 test('a target that was not measured says so', () => {
-  const { rows } = targetGrid(sampleResult());
+  const all = targetGrid(sampleResult()).rows;
+  const [limit] = sampleResult().limits;
+  const rows = all.filter(([what]) => what !== limit?.what);
   assert.ok(rows.length > 0);
+  assert.equal(all.at(-1), ['attach of 16 TiB, s', 'at most 2', '0.5', 'yes']);
   assert.ok(rows.every((row) => row[2] === 'not measured' && row[3] === 'no'));
 });
 

@@ -62,6 +62,7 @@ export function sampleResult(): Result {
         },
       },
     ],
+    limits: [{ what: 'attach of 16 TiB, s', value: 0.5, at_most: 2 }],
     missing: [],
   };
 }

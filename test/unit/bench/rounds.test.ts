@@ -95,14 +95,27 @@ test('a work that fails is told, and has no sample', async () => {
   );
 });
 
-test('a work that fails in each round is told once, and each round is handed on when it is over', async () => {
+test('a work that failed is not done again, and each round is handed on when it is over', async () => {
   const diary = new Diary();
   const section = diary.section([diary.subject('a')], ['x', 'y'], 'a x');
   const counts: number[] = [];
   const checkpoint: RoundsOptions['checkpoint'] = ({ samples }) => counts.push(samples.length);
   const { missing } = await runSections([section], diary.place, options({ rounds: 3, checkpoint }));
   assert.is(missing.length, 1);
+  assert.is(diary.lines.filter((line) => line === 'a x').length, 1);
   assert.equal(counts, [1, 2, 3]);
+});
+
+test('a subject that does not end is told, and the others are ended', async () => {
+  const diary = new Diary();
+  const stuck = diary.subject('a');
+  stuck.stop = () => Promise.reject(new Error('survived SIGKILL'));
+  const section = diary.section([stuck, diary.subject('b')], ['x']);
+  const { samples, missing } = await runSections([section], diary.place, options());
+  assert.is(samples.length, 2);
+  assert.equal(missing, [{ subject: 'a', work: null, reason: 'its end: survived SIGKILL' }]);
+  assert.is(diary.lines.at(-1), 'stop b');
+  assert.is(diary.released, 1);
 });
 
 test('only what is asked for is started and done', async () => {

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Checks } from '../../../bench/checks.ts';
+import { checkLimit, checkLines } from '../../../bench/checks.ts';
 import { replaceBetween } from '../../../bench/docs.ts';
+import { microLimits } from '../../../bench/micro.ts';
+import { DEFAULTS, scaleLimits } from '../../../bench/scale.ts';
 import { spread } from '../../../bench/scale_place.ts';
 import { writeSheet } from '../../../bench/sheet.ts';
 
@@ -24,20 +26,20 @@ test('figures of a busy machine are not written into the documents', () => {
 });
 
 test('a figure above its limit has failed, and one that was not measured', () => {
-  const lines: string[] = [];
-  const { log } = console;
-  console.log = (line: string) => lines.push(line);
-  try {
-    const checks = new Checks();
-    checks.atMost('at the limit', 2, 2);
-    assert.ok(checks.tell());
-    checks.atMost('above', 2.001, 2);
-    checks.atMost('missing', undefined, 2);
-    assert.not(checks.tell());
-  } finally {
-    console.log = log;
-  }
-  assert.is(lines.at(-1), '1 passed, 2 failed');
+  const limit = (what: string, value: number | null) => checkLimit({ what, value, at_most: 2 });
+  const lines = checkLines([limit('at', 2), limit('above', 2.001), limit('missing', null)]);
+  assert.equal(lines, [
+    'ok   at: 2, at most 2',
+    'FAIL above: 2.001, at most 2',
+    'FAIL missing: not measured, at most 2',
+    '1 passed, 2 failed',
+  ]);
+});
+
+test('every target of the core and of large volumes has failed when nothing was measured', () => {
+  const limits = [...microLimits([]), ...scaleLimits([], DEFAULTS.shape)];
+  assert.is(limits.length, 7);
+  assert.not(limits.map(checkLimit).some(({ passed }) => passed));
 });
 
 test('blocks are spread over the whole volume, on their borders', () => {

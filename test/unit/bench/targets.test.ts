@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { checkLines } from '../../../bench/checks.ts';
 import type { Metric, Sample } from '../../../bench/figures.ts';
 import { sectionsHere, sectionsVm } from '../../../bench/sections.ts';
-import { judge, ratioOf, TARGETS, targetTable, verdictLines } from '../../../bench/targets.ts';
+import { checksOf, judge, ratioOf, TARGETS, targetTable } from '../../../bench/targets.ts';
 
 const sample = (subject: string, work: string, metric: Metric, value: number): Sample => ({
   subject,
@@ -39,7 +40,21 @@ test('what was not measured has failed', () => {
   const verdicts = judge([], 'here');
   assert.ok(verdicts.length > 0);
   assert.ok(verdicts.every(({ passed, ratio }) => !passed && ratio === null));
-  assert.match(verdictLines(verdicts).at(-1)!, new RegExp(`^0 passed, ${verdicts.length} failed$`));
+});
+
+test('a check counts each target once, and what is missing without a target', () => {
+  const missing = [
+    { subject: 'nbdkit', work: null, reason: 'not installed' },
+    { subject: 'scale', work: null, reason: 'no space' },
+    { subject: 'tidemark-c', work: 'database-16k', reason: 'it broke\nlog' },
+  ];
+  const limits = [{ what: 'attach, s', value: 1, at_most: 2 }];
+  const checks = checksOf({ samples: [], where: 'here', limits, missing });
+  const targets = judge([], 'here').length;
+  assert.is(checks.length, targets + 2);
+  const lines = checkLines(checks);
+  assert.ok(lines.includes('FAIL tidemark-c, database-16k: it broke, figures without a target'));
+  assert.is(lines.at(-1), `1 passed, ${targets + 1} failed`);
 });
 
 test('a target that nobody asked for is left out', () => {
