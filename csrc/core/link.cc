@@ -433,6 +433,7 @@ void VolumeImpl::forget_transfer_log() {
   while (const TransferEntry* entry = transfer.front()) {
     if (!entry->resync) {
       mark_range(link.slot, entry->range);
+      if (!diskless()) unshared_slots |= 1u << link.slot;
       release_peer(*entry);
       if (entry->owner != nullptr) waiting.push_back(static_cast<Write*>(entry->owner));
     }

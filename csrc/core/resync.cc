@@ -361,6 +361,7 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done_ack(const FrameHeader& header)
   peer.bitmap_generation = newer ? link.announced : kGenerationNone;
   peer.flags &= ~(kSlotSyncEnding | kSlotAllDirty | kSlotFullSync | kSlotPeerOutdated);
   peer.last_generation = link.announced;
+  unshared_slots &= ~(1u << link.slot);
   sb().flags &= ~kNodeCrashedPrimary;
   link.announced = 0;
   link.finishing = false;

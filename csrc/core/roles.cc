@@ -49,6 +49,7 @@ void VolumeImpl::ensure_apart_generation() {
 bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served, uint64_t wanted) {
   const uint64_t shared = sb().current;
   newly_primary = false;
+  unshared_slots = 0;
   sb().current = wanted != kGenerationNone ? wanted : fresh_generation();
   bool announce = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
@@ -139,6 +140,34 @@ void VolumeImpl::settle_metadata(std::function<void()> change, MetadataWriter::D
       done(committed);
     });
   });
+}
+
+// R7: what completed while a peer was linked, and was not durable there when the link broke, is
+// marked under a generation that the peer shares as long as nothing was written since. Once this
+// node is no primary any more nothing else tells the peer that its copy is not the newest (R18).
+void VolumeImpl::settle_apart(std::function<void()> change, MetadataWriter::Done done) {
+  bool left_behind = false;
+  for (uint32_t slot = 0; slot < kMaxPeerSlots && !diskless(); ++slot) {
+    const PeerSlot& peer = sb().slots[slot];
+    const bool shares =
+        peer.bitmap_generation == kGenerationNone || (peer.flags & kSlotSyncEnding) != 0;
+    left_behind = left_behind || ((unshared_slots >> slot & 1) != 0 && tracked(slot) &&
+                                  !receiving(slot) && shares);
+  }
+  unshared_slots = 0;
+  if (!left_behind) {
+    settle_metadata(std::move(change), std::move(done));
+    return;
+  }
+  const bool announce =
+      make_generation([this, change = std::move(change), done = std::move(done)](bool ok) mutable {
+        if (ok) {
+          settle_metadata(std::move(change), std::move(done));
+        } else {
+          done(false);
+        }
+      });
+  if (announce && link.state == Connection::kConnected) announce_generation();
 }
 
 void VolumeImpl::promote(bool force, Done done) {
@@ -273,19 +302,19 @@ void VolumeImpl::demote(Done done) {
                        }
                        // Nothing is let in any more: it would use the log that is emptied now.
                        role = Role::kSecondary;
-                       settle_metadata([this] { sb().flags &= ~kNodePrimary; },
-                                       [this, done = std::move(done)](bool ok) {
-                                         role_changing = false;
-                                         if (!ok) {
-                                           role = Role::kPrimary;
-                                           done(-EIO, "the metadata can no longer be written");
-                                           return;
-                                         }
-                                         changed();
-                                         tell_role();
-                                         emit(EventKind::kRole, role_text(role));
-                                         done(0, "");
-                                       });
+                       settle_apart([this] { sb().flags &= ~kNodePrimary; },
+                                    [this, done = std::move(done)](bool ok) {
+                                      role_changing = false;
+                                      if (!ok) {
+                                        role = Role::kPrimary;
+                                        done(-EIO, "the metadata can no longer be written");
+                                        return;
+                                      }
+                                      changed();
+                                      tell_role();
+                                      emit(EventKind::kRole, role_text(role));
+                                      done(0, "");
+                                    });
                      });
                });
              });
@@ -335,7 +364,7 @@ void VolumeImpl::stop(Done done) {
                  }
                  const auto change = [this] { sb().flags &= ~(kNodePrimary | kNodeAttached); };
                  // kNodeCrashedPrimary stays until a peer has been told (rule 40 of the decision).
-                 settle_metadata(change, [done = std::move(done)](bool ok) {
+                 settle_apart(change, [done = std::move(done)](bool ok) {
                    done(ok ? 0 : -EIO, ok ? "" : "the metadata can no longer be written");
                  });
                });

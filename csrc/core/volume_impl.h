@@ -294,6 +294,8 @@ struct VolumeImpl {
   void settle_metadata(
       std::function<void()> change,
       MetadataWriter::Done done);  // all bits on disk, log empty, superblock changed (R13)
+  // ... of a primary that leaves: first a generation, if a peer lacks what completed (R7)
+  void settle_apart(std::function<void()> change, MetadataWriter::Done done);
   void when_quiet(bool wait_requests, uint64_t deadline_us, Done done);
   void check_quiet();
   void invalidate(uint32_t slot, Done done);
@@ -401,6 +403,9 @@ struct VolumeImpl {
   std::deque<Write*> epoch_wait;  // wait for an epoch at the peer, by epoch
   uint32_t gate_commits = 0;
   bool newly_primary = false;  // and has made no generation since
+  // Slots whose peer may lack what completed while it was linked, though no generation says so; one
+  // bit each.
+  uint32_t unshared_slots = 0;
   std::deque<std::unique_ptr<Write>> write_pool;
   Write* free_writes = nullptr;
   LinkState link;
