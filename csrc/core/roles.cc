@@ -372,14 +372,19 @@ void VolumeImpl::stop(Done done) {
 }
 
 void VolumeImpl::outdate_peer(Done done) {
-  // A primary without a disk outdates nobody: the peer's is the only copy that it knows.
-  if (role != Role::kPrimary || link.state != Connection::kConnected || diskless() || detaching()) {
+  if (role != Role::kPrimary || link.state != Connection::kConnected) {
     done(0, "");
     return;
   }
   drain_peer([this, done = std::move(done)](int, const std::string&) mutable {
     if (link.state != Connection::kConnected) {
       done(-ENOTCONN, "the link went down");
+      return;
+    }
+    // A primary without a disk that can be written outdates nobody: the peer's copy has everything
+    // that it will ever have.
+    if (diskless() || detaching() || broken()) {
+      done(0, "");
       return;
     }
     if (link.outdate_done) {

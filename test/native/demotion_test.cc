@@ -127,4 +127,48 @@ TEST_CASE("a primary that leaves one peer behind offers the generation to the on
   CHECK(pair.identical());
 }
 
+// Everything is at the peer, and nothing more comes here: that copy is the newest there is.
+TEST_CASE("a primary whose disk failed tells its peer nothing of being outdated as it leaves") {
+  for (const Protocol protocol : {Protocol::kC, Protocol::kA}) {
+    for (const bool meanwhile : {false, true}) {
+      CAPTURE(meanwhile);
+      FaultPair pair(OnIoError::kPassOn, protocol);
+      const auto fail = [&] {
+        pair.a.fail = [](const Io& io) { return is_flush(io) ? -EIO : 0; };
+        Request* flush = pair.flush(pair.a);
+        REQUIRE(pair.run([&] { return pair.disk(pair.a) == DiskState::kFailed; }));
+        return flush;
+      };
+      Request* flush = meanwhile ? nullptr : fail();
+      if (flush != nullptr) REQUIRE(pair.wait(flush));
+      pair.b.holds = is_flush;
+      if (meanwhile) REQUIRE(pair.wait(pair.write(pair.a, kMiB, 4096, 1)));
+      int error = 1;
+      pair.a.volume().outdate_peer([&](int result, const std::string&) { error = result; });
+      pair.run_for(5'000);
+      if (meanwhile) {
+        REQUIRE(error == 1);  // it waits until the peer has everything
+        fail();
+        CHECK(error == 1);
+      }
+      pair.b.holds = nullptr;
+      REQUIRE(pair.run([&] { return error <= 0; }));
+      CHECK(error == 0);
+      if (meanwhile) CHECK(pair.b.disk().durable()[kMiB] == 1);
+      pair.run_for(10'000);
+      CHECK(pair.disk(pair.b) == DiskState::kUpToDate);
+      pair.cut();
+      pair.a.volume().stop([](int, const std::string&) {});
+      pair.run_for(10'000);
+      pair.a.crash(false);
+      pair.a.fail = nullptr;
+      pair.a.attach();
+      REQUIRE(pair.idle());
+      CHECK(decide(pair).source == &pair.b);
+      take_over(pair);
+      CHECK(decide(pair).source == &pair.b);
+    }
+  }
+}
+
 }  // namespace tidemark::test
