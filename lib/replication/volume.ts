@@ -536,7 +536,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
 
   /**
    * A primary that stops while linked steps down first: what it wrote is durable at the peer then, which may be primary in its turn.
-   * One that cannot outdates the peer as it leaves (R18).
+   * One that cannot outdates the peer as it leaves, unless it is for its disk's sake (R18).
    */
   async #stepDown(): Promise<void> {
     await this.#exclusive(async () => {
