@@ -139,6 +139,13 @@ const startOfSyncLost: Test = (mine, peer) =>
 // Both count from a point that they shared, and one has left it behind: it was made primary with force in the middle of a full resync.
 const bitmapsPartedAt: Test = (mine, peer) =>
   isInHistory(mine.bitmap, peer) || isInHistory(peer.bitmap, mine);
+// The peer, a primary, offered that generation as it let go of its disk, and kept the disk, for it never heard that this copy took it. Nobody
+// worked on this copy, and both maps count from what was shared before.
+const tookOverForNothing: Test = (mine, peer) =>
+  isInHistory(mine.current, peer) &&
+  (mine.slotFlags & SLOT_SERVED) !== 0 &&
+  !isNone(mine.bitmap) &&
+  mine.bitmap === peer.bitmap;
 const currentInPeersHistory: Test = (mine, peer) => isInHistory(mine.current, peer);
 const isBehind: Test = (mine, peer) =>
   currentIsPeersBitmap(mine, peer) ||
@@ -312,6 +319,10 @@ export const ROWS: readonly Row[] = [
   ...both([51, 71], startOfSyncLost, MAP_BACK, [
     'the start of a resync never got here',
     'the start of a resync never got to the peer',
+  ]),
+  ...both([52, 72], tookOverForNothing, MAP_BACK, [
+    'the peer had lost its disk and has it again: nothing came of its work on this copy',
+    "this node had lost its disk and has it again: nothing came of its work on the peer's copy",
   ]),
   ...both([60, 80], currentInPeersHistory, FULL_BACK, [
     "this copy's generation is in the peer's history",

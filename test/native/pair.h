@@ -150,7 +150,8 @@ inline Agreed decide(Pair& pair) {
   const bool a_past = is_in(a.current, b);
   const bool b_past = is_in(b.current, a);
   if (a_past == b_past) return {.possible = false};
-  return {true, a_past ? &pair.b : &pair.a, true};
+  const bool served = ((a_past ? a : b).slot_flags & kSlotServed) != 0;
+  return {true, a_past ? &pair.b : &pair.a, !served || a.bitmap == 0 || a.bitmap != b.bitmap};
 }
 
 }  // namespace tidemark::test
