@@ -29,7 +29,7 @@ export function replaceBetween(text: string, name: string, content: string): str
 
 /** Why these figures are not for a document; null: they are. */
 export function unquotable(result: Result, only: readonly string[]): string | null {
-  const busy = tooBusy(result.busy_before);
+  const busy = tooBusy(result.busy_before, result.waited);
   if (busy !== null) return busy;
   if (only.length > 0) return '--only leaves targets out';
   const [missing] = result.missing;

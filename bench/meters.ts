@@ -1,7 +1,7 @@
 /** What a run cost besides time: processor seconds, and bytes on the wire. Read from /proc. */
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import type { Values } from './figures.ts';
 
 const GIB = 2 ** 30;
@@ -61,6 +61,23 @@ export function costs(before: Reading, after: Reading, bytes: number): Values {
     cpu_s_per_gib: ((after.cpu_s - before.cpu_s) * GIB) / bytes,
     wire_bytes_per_byte: (after.wire_bytes - before.wire_bytes) / bytes,
   };
+}
+
+/** Nanoseconds that a thread has waited for a processor although it could run, from its schedstat. */
+export function waitedNs(schedstat: string): number {
+  return Number(schedstat.split(' ')[1]);
+}
+
+/** Of all threads of a process, those that have ended left out; null: it has ended. */
+export function processWaitedNs(pid: number): number | null {
+  const folder = `/proc/${pid}/task`;
+  try {
+    return readdirSync(folder)
+      .map((thread) => waitedNs(readFileSync(`${folder}/${thread}/schedstat`, 'utf8')))
+      .reduce((sum, ns) => sum + ns, 0);
+  } catch {
+    return null;
+  }
 }
 
 /** The share of its processors that the machine has spent since `before`. */

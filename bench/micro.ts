@@ -18,6 +18,7 @@ import { showSheet, writeSheet } from './sheet.ts';
 
 const PROGRAM = fileURLToPath(new URL('../build/bench/tidemark-bench', import.meta.url));
 const REPETITIONS = 3;
+const LIMIT_MS = 30 * 60_000;
 const NEXT_DIRTY_NS_MAX = 2000;
 const BEYOND_PERCENT_MAX = 2;
 /** Which benchmarks have a target. */
@@ -58,7 +59,7 @@ function run(filter: string, seconds: number): Run[] {
         `--benchmark_out=${file}`,
         '--benchmark_out_format=json',
       ],
-      { stdio: ['ignore', 'ignore', 'inherit'] },
+      { stdio: ['ignore', 'ignore', 'inherit'], timeout: LIMIT_MS },
     );
     if (error) throw error;
     if (status !== 0) throw new Error(`tidemark-bench ended with ${signal ?? status}`);

@@ -12,7 +12,7 @@ import {
   subjectsOf,
   worksOf,
 } from './figures.ts';
-import { isQuiet, type Result } from './result.ts';
+import { isQuiet, percent, type Result } from './result.ts';
 import { ratioOf, TARGETS } from './targets.ts';
 
 const MIB = 1 << 20;
@@ -125,7 +125,10 @@ export function remarks(result: Result): string[] {
     const what = work === null ? subject : `${subject}, ${work}`;
     return `not measured: ${what}: ${reason.split('\n', 1)[0]}`;
   });
-  const busy = `${Math.round(result.busy_before * 100)} % busy before the run`;
+  const before = `${percent(result.busy_before)} busy before the run`;
+  const { waited } = result;
+  const busy =
+    waited === null ? before : `${before}, waiting for processors for ${percent(waited)} of it`;
   const quiet = isQuiet(result) ? busy : `${busy}: figures are NOT to be quoted`;
   const run = `${result.rounds} rounds of ${result.seconds_each} s; Linux ${result.kernel}, ${result.cpus} processors, Node ${result.node}; ${quiet}`;
   return [run, ...names, ...missing];

@@ -21,6 +21,11 @@ export interface Result {
   seconds_each: number;
   /** How busy the machine was, all processors together, in the seconds before: 0..1. */
   busy_before: number;
+  /**
+   * Of the virtual machine: for how much of the run its processors waited for those of the host, 0..1 of all of them. null: unknown, or
+   * measured without it.
+   */
+  waited: number | null;
   /** Names for people. */
   titles: { subjects: Record<string, string>; works: Record<string, string> };
   samples: Sample[];
@@ -32,15 +37,22 @@ export interface Result {
 /** Beyond this share of its processors at other work, a machine's figures are not to be quoted. */
 export const QUIET_SHARE_MAX = 0.05;
 
-export function isQuiet({ busy_before }: Pick<Result, 'busy_before'>): boolean {
-  return busy_before <= QUIET_SHARE_MAX;
+export function isQuiet({ busy_before, waited }: Pick<Result, 'busy_before' | 'waited'>): boolean {
+  return busy_before <= QUIET_SHARE_MAX && (waited ?? 0) <= QUIET_SHARE_MAX;
+}
+
+export function percent(share: number): string {
+  return `${Math.round(share * 100)} %`;
 }
 
 /** Why figures of a machine so busy are not for a document; null: they are. */
-export function tooBusy(busy: number): string | null {
-  if (isQuiet({ busy_before: busy })) return null;
-  const [found, max] = [busy, QUIET_SHARE_MAX].map((share) => Math.round(share * 100));
-  return `the machine was ${found} % busy with other things before the run; at most ${max} % are allowed`;
+export function tooBusy(busy: number, waited: number | null = null): string | null {
+  const max = `at most ${percent(QUIET_SHARE_MAX)} are allowed`;
+  if (busy > QUIET_SHARE_MAX) {
+    return `the machine was ${percent(busy)} busy with other things before the run; ${max}`;
+  }
+  if (waited === null || waited <= QUIET_SHARE_MAX) return null;
+  return `the virtual machine waited for processors for ${percent(waited)} of the run; ${max}`;
 }
 
 /** @throws Error when the file is not such a result. */

@@ -92,7 +92,21 @@ async function runSection(
     }
   } finally {
     for (const subject of running) await stop(subject, options, measured);
+    await release(place, options, measured);
+  }
+}
+
+/** Disks that somebody still has do not come back: the next section takes others. */
+async function release(
+  place: Place,
+  { note }: RoundsOptions,
+  { missing }: Measured,
+): Promise<void> {
+  try {
     await place.release();
+  } catch (error) {
+    note(`the disks are not given back: ${reasonOf(error)}`);
+    missing.push({ subject: 'the disks', work: null, reason: `their end: ${reasonOf(error)}` });
   }
 }
 

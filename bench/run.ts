@@ -41,6 +41,7 @@ export async function measureAll(
     rounds: options.rounds,
     seconds_each: options.seconds,
     busy_before: busy,
+    waited: null,
     titles: titlesOf(sections),
     samples,
     limits: [],

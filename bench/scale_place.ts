@@ -13,6 +13,8 @@ export const BLOCK_BYTES = 4096;
 
 const SCALE = fileURLToPath(new URL('../build/bench/tidemark-scale', import.meta.url));
 // ext4 takes no file of 16 TiB; tmpfs does.
+/** An attach of 1 PiB, or the daemons of all steps. */
+const CHILD_MS_MAX = 15 * 60_000;
 const FOLDERS = [tmpdir(), '/dev/shm'];
 
 export interface Shape {
@@ -34,10 +36,14 @@ export class ScalePlace {
   private readonly folders = [this.folder];
   private readonly children = new Set<ChildProcess>();
 
-  /** Ends with the place, if it did not end before. */
+  /** Ends with the place, if it did not end before; at the latest after some time, so that whoever waits for it goes on. */
   adopt(child: ChildProcess): void {
+    const late = setTimeout(() => child.kill('SIGKILL'), CHILD_MS_MAX);
     this.children.add(child);
-    child.once('exit', () => this.children.delete(child));
+    child.once('exit', () => {
+      clearTimeout(late);
+      this.children.delete(child);
+    });
   }
 
   async remove(): Promise<void> {
@@ -97,7 +103,10 @@ export function spread(bytes: number, count: number): number[] {
 
 /** Runs tidemark-scale (bench/native/scale.cc). */
 export function prepare(...words: string[]): void {
-  const { status, stderr, error } = spawnSync(SCALE, words, { encoding: 'utf8' });
+  const { status, stderr, error } = spawnSync(SCALE, words, {
+    encoding: 'utf8',
+    timeout: CHILD_MS_MAX,
+  });
   if (error) throw error;
   if (status !== 0) throw new Error(stderr.trim());
 }

@@ -29,6 +29,9 @@ const LOG_BYTES = 10 * LOG_EXTENTS * LOG_EXTENT_BYTES;
 /** One block in each extent: all of them become hot. */
 const TOUCH = ['--rw=write:1020k', '--bs=4k', '--iodepth=32'];
 
+/** Under emulation a run takes its time: what lies between two others, and has no target there, is left out. */
+const VM_WORKS = DEVICE_WORKS.filter(({ id }) => !/^write-4k-qd32$|-256k$|^read-1m$/.test(id));
+
 function devices(): Tidemark[] {
   const shape = { bytes: DEVICE_BYTES };
   return [
@@ -117,7 +120,7 @@ export function sectionsVm(): Section[] {
         new MdMirror(DEVICE_BYTES),
         ...devices(),
       ],
-      works: DEVICE_WORKS,
+      works: VM_WORKS,
     },
     {
       id: 'resync',

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { bundleModule } from '../test/vm/bundle.ts';
 import { bootMachine, prepareImage } from '../test/vm/machine.ts';
 import { type GuestOptions, OPTIONS_VARIABLE, RESULT_FILE } from './guest.ts';
+import { processWaitedNs } from './meters.ts';
 import { provideTools, TOOLS_VARIABLE, toolLibraries } from './peer_tools.ts';
 import { type Result, readResult } from './result.ts';
 import { watchBusy } from './run.ts';
@@ -19,6 +20,8 @@ const START_MS = 40 * MINUTE_MS;
 const EXTRA_S = 20;
 /** The RAM disks of all subjects, written once, are 4 GiB. */
 const MEMORY_MIB = 8192;
+const CPUS = 2;
+const WATCH_MS = 1_000;
 
 export async function measureInMachine(
   checkout: string,
@@ -33,17 +36,20 @@ export async function measureInMachine(
     const contents = "import { main } from './guest.ts';\nawait main();\nprocess.exit(0);\n";
     await bundleModule(contents, import.meta.dirname, join(results, program));
     const busy = await watchBusy();
+    const host = new HostWatch();
     note(`booting Linux ${image.kernel.version} under emulation`);
     const outcome = await bootMachine(
       {
         ...{ image, results, checkout, signal },
         script: script(tools, guest, program),
         timeoutMs: timeoutMs(guest),
+        cpus: CPUS,
         memoryMib: Math.min(MEMORY_MIB, Math.floor(freemem() / 2 ** 21)),
+        onStart: (pid) => host.begin(pid),
         onOutput: note,
       },
       note,
-    );
+    ).finally(() => host.end());
     for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);
     const why =
       outcome.problem ??
@@ -54,12 +60,42 @@ export async function measureInMachine(
       throw new Error(`${why}\n${messages.trim().split('\n').slice(-20).join('\n')}`);
     }
     // How busy the machine's own processors were says nothing: it is the host that others use.
-    const result = { ...readResult(file), busy_before: busy };
+    const result = { ...readResult(file), busy_before: busy, waited: host.waited };
     // The rounds that were over before are not lost.
     if (why !== null) result.missing.push({ subject: 'the machine', work: null, reason: why });
     return result;
   } finally {
     await rm(results, { recursive: true, force: true });
+  }
+}
+
+/**
+ * How long the machine's processors wait for the host's. The guest cannot see that, and takes it for slowness of what it measures: with two
+ * processors that never sleep (`idle=poll`), a neighbour that takes half of one is enough.
+ */
+class HostWatch {
+  private timer: NodeJS.Timeout | undefined;
+  private began = 0;
+  private share: number | null = null;
+
+  /** Anew with each boot. */
+  begin(pid: number): void {
+    this.end();
+    this.began = performance.now();
+    this.timer = setInterval(() => {
+      const ns = processWaitedNs(pid);
+      if (ns === null) return;
+      this.share = ns / 1e6 / (performance.now() - this.began) / CPUS;
+    }, WATCH_MS);
+    this.timer.unref();
+  }
+
+  end(): void {
+    clearInterval(this.timer);
+  }
+
+  get waited(): number | null {
+    return this.share;
   }
 }
 

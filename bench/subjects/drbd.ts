@@ -3,6 +3,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freePort } from '../../lib/demo/wire.ts';
+import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
 import { tool } from '../peer_tools.ts';
 import { command, type Place } from '../place.ts';
@@ -103,7 +104,7 @@ export class DrbdPair implements ResyncSubject {
   }
 
   async stop(): Promise<void> {
-    for (const resource of this.made.splice(0)) await this.drbdsetup('down', resource);
+    await endAll(this.made.splice(0).map((resource) => () => this.drbdsetup('down', resource)));
   }
 
   fio(): string[] {

@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../../lib/demo/wire.ts';
+import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
 import { tool } from '../peer_tools.ts';
 import { command, need, type Place } from '../place.ts';
@@ -59,12 +60,15 @@ export class MdMirror implements Subject {
   }
 
   async stop(): Promise<void> {
-    if (this.assembled) await command([tool('mdadm'), '--stop', ARRAY]);
+    const { assembled, connected, server } = this;
     this.assembled = false;
-    if (this.connected) await command([tool('nbd-client'), '-d', NBD]);
     this.connected = false;
-    await this.server?.end();
     this.server = null;
+    await endAll([
+      () => assembled && command([tool('mdadm'), '--stop', ARRAY]),
+      () => connected && command([tool('nbd-client'), '-d', NBD]),
+      () => server?.end(),
+    ]);
   }
 
   fio(): string[] {

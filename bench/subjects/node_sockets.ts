@@ -7,6 +7,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { CarrierSubject } from '../subject.ts';
 
+const ANSWER_MS_MAX = 30_000;
 const END = fileURLToPath(new URL('./socket_end.ts', import.meta.url));
 
 export class NodeSockets implements CarrierSubject {
@@ -17,8 +18,8 @@ export class NodeSockets implements CarrierSubject {
 
   async start(): Promise<void> {
     const sender = this.fork();
-    const port = await answer<number>(sender, { listen: true });
-    await answer(this.fork(), { dial: port });
+    const port = await answer<number>(sender, { listen: true }, ANSWER_MS_MAX);
+    await answer(this.fork(), { dial: port }, ANSWER_MS_MAX);
   }
 
   private fork(): ChildProcess {
@@ -28,7 +29,7 @@ export class NodeSockets implements CarrierSubject {
   }
 
   async carry(seconds: number): Promise<number> {
-    return answer<number>(this.ends[0]!, { seconds });
+    return answer<number>(this.ends[0]!, { seconds }, seconds * 1000 + ANSWER_MS_MAX);
   }
 
   async stop(): Promise<void> {
@@ -36,7 +37,9 @@ export class NodeSockets implements CarrierSubject {
       const ended = new Promise((resolve) => child.once('exit', resolve));
       // Their parent's end of the channel is what keeps them.
       if (child.connected) child.disconnect();
-      if (child.exitCode === null) await ended;
+      const late = setTimeout(() => child.kill('SIGKILL'), ANSWER_MS_MAX);
+      if (child.exitCode === null && child.signalCode === null) await ended;
+      clearTimeout(late);
     }
   }
 
@@ -49,14 +52,25 @@ export class NodeSockets implements CarrierSubject {
   }
 }
 
-function answer<T>(child: ChildProcess, message: object): Promise<T> {
+function answer<T>(child: ChildProcess, message: object, limitMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const ended = (status: number | null) => reject(new Error(`a socket's end ended: ${status}`));
-    child.once('exit', ended);
-    child.once('message', (value) => {
+    const forget = () => {
+      clearTimeout(late);
       child.off('exit', ended);
+      child.off('message', take);
+    };
+    const fail = (what: string) => {
+      forget();
+      reject(new Error(`a socket's end ${what}`));
+    };
+    const ended = (status: number | null) => fail(`ended: ${status}`);
+    const take = (value: unknown) => {
+      forget();
       resolve(value as T);
-    });
+    };
+    const late = setTimeout(() => fail(`gave no answer in ${limitMs} ms`), limitMs);
+    child.once('exit', ended);
+    child.once('message', take);
     child.send(message);
   });
 }

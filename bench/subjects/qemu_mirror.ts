@@ -7,6 +7,7 @@ import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { freePort } from '../../lib/demo/wire.ts';
+import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
 import { need, type Place } from '../place.ts';
 import { Program } from '../program.ts';
@@ -14,6 +15,7 @@ import type { Subject } from '../subject.ts';
 import { answers } from './nbd_server.ts';
 
 const EXPORT = 'bench';
+const ANSWER_MS_MAX = 30_000;
 
 export class QemuMirror implements Subject {
   readonly id = 'qemu-mirror';
@@ -86,8 +88,8 @@ export class QemuMirror implements Subject {
     this.monitor?.close();
     this.monitor = null;
     // The source first: it would wait for a target that is gone.
-    for (const program of this.programs.reverse()) await program.end();
-    this.programs.length = 0;
+    const programs = this.programs.splice(0).reverse();
+    await endAll(programs.map((program) => () => program.end()));
   }
 
   fio(): string[] {
@@ -140,7 +142,20 @@ class Monitor {
 
   call<T>(execute: string, parameters: Record<string, unknown> = {}): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ resolve: resolve as (value: unknown) => void, reject });
+      const late = setTimeout(
+        () => reject(new Error(`qemu: no answer to ${execute} in ${ANSWER_MS_MAX} ms`)),
+        ANSWER_MS_MAX,
+      );
+      this.waiting.push({
+        resolve(value) {
+          clearTimeout(late);
+          resolve(value as T);
+        },
+        reject(error) {
+          clearTimeout(late);
+          reject(error);
+        },
+      });
       this.socket.write(`${JSON.stringify({ execute, arguments: parameters })}\n`);
     });
   }

@@ -7,6 +7,7 @@ import { ControlClient } from '../../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../../lib/control/status.ts';
 import { freePort } from '../../lib/demo/wire.ts';
 import { run } from '../../test/vm/command.ts';
+import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
 import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
@@ -162,8 +163,7 @@ export class Tidemark implements ResyncSubject {
   async stop(): Promise<void> {
     for (const client of this.clients.values()) client.close();
     this.clients.clear();
-    for (const daemon of this.daemons) await daemon.end();
-    this.daemons.length = 0;
+    await endAll(this.daemons.splice(0).map((daemon) => () => daemon.end()));
   }
 
   fio(): string[] {

@@ -30,6 +30,8 @@ export interface MachineOptions {
   /** Bash text, run as root with `set -e` off. */
   script: string;
   timeoutMs: number;
+  /** The emulator's process has started. */
+  onStart?: (pid: number) => void;
   /** A line that the job printed. */
   onOutput?: (line: string) => void;
   /** A line that the kernel or the boot stages printed. */
@@ -115,6 +117,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineOutcom
       ? ['inherit', 'inherit', 'pipe', 'pipe']
       : ['ignore', 'pipe', 'pipe', 'pipe'],
   });
+  if (child.pid !== undefined) options.onStart?.(child.pid);
   const watch = new MachineWatch(child, options, started);
   const exit = await watch.ended;
 

@@ -1,7 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { valuesOf } from '../../../bench/fio.ts';
-import { busyShare, loopbackBytes, processTicks } from '../../../bench/meters.ts';
+import {
+  busyShare,
+  loopbackBytes,
+  processTicks,
+  processWaitedNs,
+  waitedNs,
+} from '../../../bench/meters.ts';
 import { means, parseLatencies, thin } from '../../../bench/resync.ts';
 
 const IDLE = { io_bytes: 0, total_ios: 0, iops: 0, bw_bytes: 0, lat_ns: { mean: 0 } };
@@ -48,6 +54,13 @@ test('/proc: busy is all but idle and waiting for disks', () => {
   const after = 'cpu  110 5 115 1060 60 3 7 0 0 0\ncpu0 1 1 1 1\n';
   assert.is(busyShare(before, after), 40 / 110);
   assert.is(busyShare(before, before), 0);
+});
+
+test('/proc: how long a thread waited for a processor', () => {
+  assert.is(waitedNs('123 4567 89\n'), 4567);
+  const own = processWaitedNs(process.pid);
+  assert.ok(own !== null && own >= 0);
+  assert.is(processWaitedNs(2 ** 30), null);
 });
 
 test('/proc: what loopback received', () => {

@@ -51,6 +51,8 @@ test('only a whole run of several rounds on a quiet machine is for the documents
   const result = sampleResult();
   assert.is(unquotable(result, []), null);
   assert.match(unquotable({ ...result, busy_before: 0.06 }, []) ?? '', /6 % busy/);
+  assert.is(unquotable({ ...result, waited: 0.04 }, []), null);
+  assert.match(unquotable({ ...result, waited: 0.3 }, []) ?? '', /waited .* for 30 %/);
   assert.match(unquotable(result, ['devices']) ?? '', /--only/);
   assert.match(unquotable({ ...result, rounds: 2 }, []) ?? '', /2 rounds/);
   const missing = [{ subject: 'md', work: 'write-4k-qd1', reason: 'it broke' }];

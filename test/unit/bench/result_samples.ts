@@ -13,6 +13,7 @@ export function sampleResult(): Result {
     rounds: 3,
     seconds_each: 1,
     busy_before: 0.01,
+    waited: null,
     titles: {
       subjects: {
         peer: 'Peer <one>',

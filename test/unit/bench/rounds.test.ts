@@ -118,6 +118,15 @@ test('a subject that does not end is told, and the others are ended', async () =
   assert.is(diary.released, 1);
 });
 
+test('disks that do not come back are told, and the next section is measured', async () => {
+  const diary = new Diary();
+  diary.place.release = () => Promise.reject(new Error('in use'));
+  const sections = ['a', 'b'].map((id) => diary.section([diary.subject(id)], ['x']));
+  const { samples, missing } = await runSections(sections, diary.place, options());
+  assert.is(samples.length, 2);
+  assert.equal(missing[0], { subject: 'the disks', work: null, reason: 'their end: in use' });
+});
+
 test('only what is asked for is started and done', async () => {
   const diary = new Diary();
   const section = diary.section([diary.subject('a'), diary.subject('b')], ['x', 'y']);
