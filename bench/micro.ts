@@ -104,7 +104,7 @@ export function microLimits(figures: readonly Figure[]): Limit[] {
   const next = 'next_dirty_few_marks/TiB:1024';
   return [
     { what: `${next}, ns`, value: of(next)?.ns ?? null, at_most: NEXT_DIRTY_NS_MAX },
-    ...[16_384, 1_048_576].map((gib) => {
+    ...[1024, 16_384, 1_048_576].map((gib) => {
       const name = `map_and_log/GiB:${gib}/extents:1237`;
       return {
         what: `${name}, RAM beyond 1 bit a chunk, %`,

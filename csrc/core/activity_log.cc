@@ -11,8 +11,8 @@ ActivityLog::ActivityLog(uint32_t extents, uint64_t extent_count, uint64_t next_
   assert(extents >= kExtentsMin && extents <= kExtentsMax);
   assert(extent_count > 0 && extent_count <= kExtentNone);
   // Extents in the table and queued ones, at most twice the slots, in a table that is never more
-  // than half full.
-  places_.resize(std::bit_ceil(size_t{extents} * 4));
+  // than two thirds full, and seldom more than one.
+  places_.resize(std::bit_ceil(size_t{extents} * 3));
   place_shift_ = 32u - static_cast<uint32_t>(std::countr_zero(places_.size()));
   empty_.reserve(extents);
   for (uint32_t slot = extents; slot > 0; --slot) empty_.push_back(slot - 1);

@@ -214,10 +214,7 @@ void DirtyMap::end_write(uint64_t block, bool ok) {
 void DirtyMap::load_block(uint64_t block, std::span<const uint64_t> words) {
   assert(words.size() == kMapBlockWords);
   assert(!block_stale(block) && !block_writing(block));
-  const uint64_t first = block * kMapBlockWords;
-  for (uint64_t i = 0; i < kMapBlockWords && first + i < dirty_.word_count(); ++i) {
-    dirty_.store_word(first + i, words[i]);
-  }
+  dirty_.store_words(block * kMapBlockWords, words);
 }
 
 void DirtyMap::load_untrusted(uint64_t block) {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kAllOnes = ~uint64_t{0};
+constexpr uint64_t kGroupBits = 64 * 64;  // of the words under one word of the first summary
 
 // The bits of word `index` that lie in [first, end).
 uint64_t mask_of(uint64_t index, uint64_t first, uint64_t end) {
@@ -66,10 +67,14 @@ void LazyBitmap::word_emptied(uint64_t index) {
   }
 }
 
-uint64_t LazyBitmap::set_range(uint64_t first, uint64_t count) {
-  assert(first <= size_ && count <= size_ - first);
-  if (count == 0) return 0;
-  const uint64_t end = first + count;
+// Asks the summary: reading a page that was never touched costs a fault, and writing it then a
+// second one.
+bool LazyBitmap::word_empty(uint64_t index) const {
+  if (levels_.size() == 1) return levels_[0].words[0] == 0;
+  return ((levels_[1].words[index / 64] >> (index % 64)) & 1) == 0;
+}
+
+uint64_t LazyBitmap::set_words(uint64_t first, uint64_t end) {
   uint64_t changed = 0;
   for (uint64_t index = first / 64; index <= (end - 1) / 64; ++index) {
     uint64_t& word = levels_[0].words[index];
@@ -79,6 +84,41 @@ uint64_t LazyBitmap::set_range(uint64_t first, uint64_t count) {
     word |= added;
     changed += static_cast<uint64_t>(std::popcount(added));
   }
+  return changed;
+}
+
+// A long range is likely to lie in pages that were never touched: what the summary says is empty is
+// written without a look at it.
+uint64_t LazyBitmap::set_groups(uint64_t first, uint64_t end) {
+  uint64_t changed = 0;
+  while (first < end) {
+    const uint64_t group = first / kGroupBits;
+    const uint64_t stop = std::min(end, (group + 1) * kGroupBits);
+    uint64_t& summary = levels_[1].words[group];
+    if (summary != 0) {
+      changed += set_words(first, stop);
+    } else if (stop - first < kGroupBits) {
+      for (uint64_t index = first / 64; index <= (stop - 1) / 64; ++index) {
+        word_filled(index);
+        levels_[0].words[index] = mask_of(index, first, stop);
+      }
+      changed += stop - first;
+    } else {
+      std::fill_n(levels_[0].words + group * 64, 64, kAllOnes);
+      word_filled(group * 64);
+      summary = kAllOnes;
+      changed += kGroupBits;
+    }
+    first = stop;
+  }
+  return changed;
+}
+
+uint64_t LazyBitmap::set_range(uint64_t first, uint64_t count) {
+  assert(first <= size_ && count <= size_ - first);
+  if (count == 0) return 0;
+  const uint64_t end = first + count;
+  const uint64_t changed = count < kGroupBits ? set_words(first, end) : set_groups(first, end);
   count_ += changed;
   return changed;
 }
@@ -121,16 +161,23 @@ void LazyBitmap::clear_all() {
   count_ = 0;
 }
 
-void LazyBitmap::store_word(uint64_t index, uint64_t value) {
-  assert(index < levels_[0].count);
-  value &= mask_of(index, 0, size_);
-  uint64_t& word = levels_[0].words[index];
-  if (word == value) return;
-  count_ -= static_cast<uint64_t>(std::popcount(word));
-  count_ += static_cast<uint64_t>(std::popcount(value));
-  if (word == 0) word_filled(index);
-  word = value;
-  if (value == 0) word_emptied(index);
+void LazyBitmap::store_words(uint64_t first, std::span<const uint64_t> values) {
+  assert(first <= levels_[0].count);
+  const uint64_t end = std::min(levels_[0].count, first + values.size());
+  for (uint64_t index = first; index < end; ++index) {
+    uint64_t value = values[index - first];
+    const bool empty = word_empty(index);
+    if (empty && value == 0) continue;
+    if (index == levels_[0].count - 1) value &= mask_of(index, 0, size_);
+    uint64_t& word = levels_[0].words[index];
+    const uint64_t before = empty ? 0 : word;
+    if (before == value) continue;
+    if (empty) word_filled(index);
+    word = value;
+    if (value == 0) word_emptied(index);
+    count_ += static_cast<uint64_t>(std::popcount(value));
+    count_ -= static_cast<uint64_t>(std::popcount(before));
+  }
 }
 
 // The first set bit of a level at or after `from`: look in its own word, else let the level above

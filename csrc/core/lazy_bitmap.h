@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace tidemark {
@@ -44,8 +45,9 @@ class LazyBitmap {
 
   uint64_t word(uint64_t index) const { return levels_[0].words[index]; }
   uint64_t word_count() const { return levels_[0].count; }
-  // Replaces a whole word; its bits past size() are dropped.
-  void store_word(uint64_t index, uint64_t value);
+  // Replaces whole words, beginning with word `first`; bits past size() are dropped, and so are
+  // words past word_count(). Empty ones that stay empty touch no page.
+  void store_words(uint64_t first, std::span<const uint64_t> values);
 
   // The first set bit at or after `from`, or kNone. `from` may be anything.
   uint64_t next_set(uint64_t from) const;
@@ -59,6 +61,9 @@ class LazyBitmap {
   };
 
   uint64_t next_in_level(size_t level, uint64_t from) const;
+  bool word_empty(uint64_t index) const;
+  uint64_t set_words(uint64_t first, uint64_t end);
+  uint64_t set_groups(uint64_t first, uint64_t end);
   void word_filled(uint64_t index);   // word `index` of level 0 stopped being zero
   void word_emptied(uint64_t index);  // ... became zero
 

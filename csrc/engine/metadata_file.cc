@@ -29,13 +29,17 @@ int MetadataFile::read(uint64_t offset, void* buffer, size_t bytes) {
   if (bounce_ == nullptr) return -ENOMEM;
   if (!inside(offset, bytes)) return -EINVAL;
   auto* out = static_cast<uint8_t*>(buffer);
+  // Attach reads whole maps, gigabytes of them: into its own buffer, which is aligned.
   while (bytes > 0) {
     const size_t piece = std::min(bytes, kBounceBytes);
-    const ssize_t got = pread(fd_, bounce_, piece, static_cast<off_t>(offset_ + offset));
+    const bool direct =
+        reinterpret_cast<uintptr_t>(out) % kBlockSize == 0 && piece % kBlockSize == 0;
+    uint8_t* const place = direct ? out : bounce_;
+    const ssize_t got = pread(fd_, place, piece, static_cast<off_t>(offset_ + offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return -errno;
     if (got == 0) return -EIO;
-    std::memcpy(out, bounce_, static_cast<size_t>(got));
+    if (!direct) std::memcpy(out, bounce_, static_cast<size_t>(got));
     out += got;
     offset += static_cast<uint64_t>(got);
     bytes -= static_cast<size_t>(got);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -14,6 +15,10 @@ class Area : public MetadataIo {
  public:
   explicit Area(uint64_t bytes) : bytes_(bytes) {}
   int read(uint64_t offset, void* buffer, size_t bytes) override {
+    if (bad_block != 0 && offset <= bad_block * kBlockSize &&
+        bad_block * kBlockSize < offset + bytes) {
+      return -EIO;
+    }
     std::memcpy(buffer, bytes_.data() + offset, bytes);
     return 0;
   }
@@ -44,6 +49,7 @@ class Area : public MetadataIo {
   uint64_t writes_left = UINT64_MAX;
   uint32_t flushes_fail = 0;  // so many of the next ones
   uint32_t data_flushes_fail = 0;
+  uint64_t bad_block = 0;  // cannot be read
   uint32_t data_flushes = 0;
   int data_flush_result = 0;
 
@@ -128,6 +134,59 @@ TEST_CASE("a disk whose flush failed at an attach is not UpToDate at the next, w
       CHECK((flags & kNodeConsistent) == (primary ? kNodeConsistent : 0));
       CHECK((flags & kNodeCrashedPrimary) == (primary ? kNodeCrashedPrimary : 0));
     }
+  }
+}
+
+TEST_CASE("a map block that cannot be read makes dirty what it stands for and nothing else") {
+  Geometry geometry;
+  geometry.volume_bytes = uint64_t{1} << 30;
+  geometry.peer_slots = 1;
+  const Layout layout = make_layout(geometry);
+  REQUIRE(layout.map_slot_blocks > 3);
+  Area area(layout.bytes());
+  Superblock sb = superblock(layout);
+  sb.slots[0].flags = kSlotInUse;
+  sb.slots[0].node_id.bytes[0] = 3;
+  REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+  area.bad_block = layout.map_block(0, 2);
+  std::unique_ptr<Attachment> attachment;
+  const auto error = attach_metadata(area, layout.bytes(), {}, &attachment);
+  REQUIRE_MESSAGE(!error, error->message);
+  CHECK(attachment->warnings.size() == 1);
+  const DirtyMap& map = *attachment->maps[0];
+  CHECK(map.count() == kMapBlockChunks);
+  CHECK(map.count_in({2 * kMapBlockChunks, kMapBlockChunks}) == kMapBlockChunks);
+}
+
+TEST_CASE("map blocks near each other are written at once, and those between stay as they were") {
+  Geometry geometry;
+  geometry.volume_bytes = uint64_t{100} << 30;
+  geometry.peer_slots = 1;
+  const Layout layout = make_layout(geometry);
+  REQUIRE(layout.map_slot_blocks > 700);
+  Area area(layout.bytes());
+  Superblock sb = superblock(layout);
+  sb.slots[0].flags = kSlotInUse;
+  sb.slots[0].node_id.bytes[0] = 3;
+  REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+  std::vector<uint64_t> stale = {1, 17, 34, layout.map_slot_blocks - 1};
+  for (uint64_t block = 100; block < 500; block += 16) stale.push_back(block);
+  for (const uint64_t block : stale) area.scratch(layout.map_block(0, block) * kBlockSize);
+  std::unique_ptr<Attachment> attachment;
+  area.writes_left = 1000;
+  REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
+  // [1..17], 34, [100..340], [356..484], the last one; both superblocks.
+  CHECK(1000 - area.writes_left == 7);
+  const uint64_t dirty = attachment->maps[0]->count();
+  CHECK(attachment->maps[0]->stale_blocks() == 0);
+  REQUIRE_FALSE(attach_metadata(area, layout.bytes(), {}, &attachment));
+  CHECK(attachment->warnings.empty());
+  const DirtyMap& map = *attachment->maps[0];
+  CHECK(map.count() == dirty);
+  for (uint64_t block = 0; block < layout.map_slot_blocks; ++block) {
+    const bool whole = std::find(stale.begin(), stale.end(), block) != stale.end();
+    CAPTURE(block);
+    CHECK(map.test(block * kMapBlockChunks) == whole);
   }
 }
 

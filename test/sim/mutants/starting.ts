@@ -183,7 +183,7 @@ export const STARTING: readonly Mutant[] = [
     edits: [
       {
         file: 'csrc/core/map_block.cc',
-        find: 'image.crc == crc32c_without_field(block, offsetof(MapImage, crc))',
+        find: 'header.crc == crc32c_without_field(block, offsetof(MapHeader, crc))',
         replace: 'true',
       },
     ],
