@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -142,13 +143,14 @@ uint64_t Machine::durable_current() const {
 // Garbage over one block that was written. Of the log never the newest block: its loss looks like
 // a torn tail, and no format could tell (R15).
 std::string Machine::rot(RotKind kind) {
+  const Geometry& geometry = layout_.geometry;
   uint64_t first = 0;
   uint64_t count = 1;
   const char* what = "superblock";
   if (kind == RotKind::kMap) {
     what = "map";
     first = layout_.map_first_block;
-    count = layout_.geometry.peer_slots * layout_.map_slot_blocks;
+    count = geometry.peer_slots * layout_.map_slot_blocks;
   } else if (kind == RotKind::kLog) {
     what = "log";
     first = layout_.log_first_block;
@@ -169,7 +171,7 @@ std::string Machine::rot(RotKind kind) {
     if (!page) continue;
     written.push_back(block);
     if (kind != RotKind::kLog || !known) continue;
-    LogBlockName name{0, sb.node_slot, layout_.geometry.log_extents};
+    LogBlockName name{0, sb.node_slot, geometry.log_extents};
     std::memcpy(&name.metadata_id, sb.metadata_id.bytes, sizeof name.metadata_id);
     LogTransaction transaction;
     const std::span<const uint8_t, kBlockSize> bytes(page.bytes(), kBlockSize);
@@ -184,13 +186,23 @@ std::string Machine::rot(RotKind kind) {
   const uint64_t block = written[random.below(written.size())];
   uint8_t garbage[kBlockSize];
   std::memcpy(garbage, meta().durable().at(base + block).bytes(), kBlockSize);
+  // A small volume's map leaves most of its block empty: what rots is what stands for something.
+  // The header often stays, so that the checksum alone can tell.
+  uint64_t begin = 0;
+  uint64_t used = kBlockSize;
+  if (kind == RotKind::kMap) {
+    const uint64_t bits = geometry.volume_bytes / geometry.chunk_bytes;
+    begin = kMapBlockHeaderBytes;
+    used = begin + (std::min(bits, kMapBlockChunks) + 7) / 8;
+  }
   const uint64_t style = random.below(3);
   if (style == 0) {
-    garbage[random.below(kBlockSize)] ^= static_cast<uint8_t>(1u << random.below(8));
+    garbage[random.below(used)] ^= static_cast<uint8_t>(1u << random.below(8));
   } else {
-    const uint64_t sector = random.below(kPageSectors) * kSectorBytes;
-    const uint64_t length = style == 1 ? kSectorBytes : kBlockSize - sector;
-    for (uint64_t at = sector; at < sector + length; ++at)
+    const uint64_t sectors = (used + kSectorBytes - 1) / kSectorBytes;
+    const uint64_t sector = random.below(sectors) * kSectorBytes;
+    const uint64_t end = style == 1 ? sector + kSectorBytes : kBlockSize;
+    for (uint64_t at = style == 1 ? std::max(sector, begin) : sector; at < end; ++at)
       garbage[at] = static_cast<uint8_t>(random.next());
   }
   meta().write((base + block) * kPageBytes, garbage, kBlockSize, true);
