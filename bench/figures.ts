@@ -10,6 +10,7 @@ export const METRICS = [
   'latency_us_p999',
   'cpu_s_per_gib',
   'wire_bytes_per_byte',
+  'switches_per_io',
   'resync_ms',
 ] as const;
 export type Metric = (typeof METRICS)[number];

@@ -39,7 +39,7 @@ export function commonArguments(subject: Subject): string[] {
  * Throughput of reads and writes together; the latency is that of the writes, or of the reads where there are no writes.
  * @throws Error when fio reported an error, or did nothing.
  */
-export function valuesOf(output: string): { values: Values; bytes: number } {
+export function valuesOf(output: string): { values: Values; bytes: number; requests: number } {
   // fio may print notes before the JSON.
   const begin = output.search(/^\{/m);
   if (begin < 0) throw new Error(`fio printed no report: ${output.slice(-500)}`);
@@ -61,7 +61,7 @@ export function valuesOf(output: string): { values: Values; bytes: number } {
   if (p50 !== undefined) values.latency_us_p50 = p50;
   if (p99 !== undefined) values.latency_us_p99 = p99;
   if (p999 !== undefined) values.latency_us_p999 = p999;
-  return { values, bytes };
+  return { values, bytes, requests: job.read.total_ios + job.write.total_ios };
 }
 
 /** Runs fio for so long, and meters what it cost. */
@@ -81,8 +81,9 @@ export async function measureFio(
   const before = read(pids);
   const { stdout } = await run(argv, { timeoutMs: seconds * 1000 + LIMIT_MS });
   const after = read(pids);
-  const { values, bytes } = valuesOf(stdout);
-  return { ...values, ...costs(before, after, bytes) };
+  const { values, bytes, requests } = valuesOf(stdout);
+  const told = pids === null || subject.threadsLast;
+  return { ...values, ...costs(before, after, bytes, told ? requests : 0) };
 }
 
 /** Writes to the device once, in one pass: all of it, or as `work` says. */

@@ -41,26 +41,61 @@ export function loopbackBytes(dev: string): number {
 export interface Reading {
   cpu_s: number;
   wire_bytes: number;
+  /** Of their threads from sleep to work, or, of the machine, all from one thread to another. */
+  switches: number;
+}
+
+/** All context switches of the machine, from /proc/stat. */
+export function machineSwitches(stat: string): number {
+  const count = /^ctxt (\d+)$/m.exec(stat)?.[1];
+  if (count === undefined) throw new Error('/proc/stat has no ctxt');
+  return Number(count);
+}
+
+/** How often a thread went to sleep, from its status. */
+export function threadSleeps(status: string): number {
+  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1] ?? 0);
+}
+
+/** What a file of each thread of a process says, summed. @throws when the process has ended */
+function overThreads(pid: number, name: string, value: (text: string) => number): number {
+  const folder = `/proc/${pid}/task`;
+  return readdirSync(folder).reduce((sum, thread) => {
+    try {
+      return sum + value(readFileSync(`${folder}/${thread}/${name}`, 'utf8'));
+    } catch {
+      return sum; // It ended just now, as io_uring's workers do when they are idle.
+    }
+  }, 0);
 }
 
 /** @param pids the processes that serve; null: all that the machine does, as kernel threads belong to nobody */
 export function read(pids: readonly number[] | null): Reading {
-  const busy =
-    pids === null
-      ? machineTicks(readFileSync('/proc/stat', 'utf8')).busy
-      : pids.reduce((sum, pid) => sum + processTicks(readFileSync(`/proc/${pid}/stat`, 'utf8')), 0);
+  const wire_bytes = loopbackBytes(readFileSync('/proc/net/dev', 'utf8'));
+  if (pids === null) {
+    const stat = readFileSync('/proc/stat', 'utf8');
+    return {
+      cpu_s: machineTicks(stat).busy / ticks(),
+      wire_bytes,
+      switches: machineSwitches(stat),
+    };
+  }
+  const sum = (of: (pid: number) => number) => pids.reduce((all, pid) => all + of(pid), 0);
   return {
-    cpu_s: busy / ticks(),
-    wire_bytes: loopbackBytes(readFileSync('/proc/net/dev', 'utf8')),
+    cpu_s: sum((pid) => processTicks(readFileSync(`/proc/${pid}/stat`, 'utf8'))) / ticks(),
+    wire_bytes,
+    switches: sum((pid) => overThreads(pid, 'status', threadSleeps)),
   };
 }
 
-/** What lies between two readings, for the bytes that were moved meanwhile. */
-export function costs(before: Reading, after: Reading, bytes: number): Values {
-  return {
+/** What lies between two readings, for the bytes and, where there were any, the requests that were moved meanwhile. */
+export function costs(before: Reading, after: Reading, bytes: number, requests = 0): Values {
+  const values: Values = {
     cpu_s_per_gib: ((after.cpu_s - before.cpu_s) * GIB) / bytes,
     wire_bytes_per_byte: (after.wire_bytes - before.wire_bytes) / bytes,
   };
+  if (requests > 0) values.switches_per_io = (after.switches - before.switches) / requests;
+  return values;
 }
 
 /** Nanoseconds that a thread has waited for a processor although it could run, from its schedstat. */
@@ -70,11 +105,8 @@ export function waitedNs(schedstat: string): number {
 
 /** Of all threads of a process, those that have ended left out; null: it has ended. */
 export function processWaitedNs(pid: number): number | null {
-  const folder = `/proc/${pid}/task`;
   try {
-    return readdirSync(folder)
-      .map((thread) => waitedNs(readFileSync(`${folder}/${thread}/schedstat`, 'utf8')))
-      .reduce((sum, ns) => sum + ns, 0);
+    return overThreads(pid, 'schedstat', waitedNs);
   } catch {
     return null;
   }

@@ -62,6 +62,12 @@ const VIEWS: readonly View[] = [
     suits: (work) => !/^(read|carry)-/.test(work),
   },
   {
+    title: 'Context switches for each request',
+    metric: 'switches_per_io',
+    text: (value) => value.toFixed(2),
+    suits: () => true,
+  },
+  {
     title: 'Milliseconds from connecting to being in step',
     metric: 'resync_ms',
     text: micros,

@@ -17,6 +17,8 @@ export interface Subject {
   fio(): string[];
   /** Whose processor time counts; null: the whole machine's. */
   pids(): number[] | null;
+  /** Its threads last as long as it does. What others switched went with their threads, and is not told. */
+  readonly threadsLast?: boolean;
 }
 
 export interface Progress {

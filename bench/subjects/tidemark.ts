@@ -38,6 +38,7 @@ export class Tidemark implements ResyncSubject {
   readonly id: string;
   readonly title: string;
   readonly bytes: number;
+  readonly threadsLast = true;
   private readonly options: TidemarkOptions;
   private place: Place | null = null;
   private folder = '';

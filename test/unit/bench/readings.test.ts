@@ -3,9 +3,12 @@ import * as assert from 'uvu/assert';
 import { valuesOf } from '../../../bench/fio.ts';
 import {
   busyShare,
+  costs,
   loopbackBytes,
+  machineSwitches,
   processTicks,
   processWaitedNs,
+  threadSleeps,
   waitedNs,
 } from '../../../bench/meters.ts';
 import { means, parseLatencies, thin } from '../../../bench/resync.ts';
@@ -54,6 +57,21 @@ test('/proc: busy is all but idle and waiting for disks', () => {
   const after = 'cpu  110 5 115 1060 60 3 7 0 0 0\ncpu0 1 1 1 1\n';
   assert.is(busyShare(before, after), 40 / 110);
   assert.is(busyShare(before, before), 0);
+});
+
+test('/proc: context switches of the machine, and sleeps of a thread', () => {
+  assert.is(machineSwitches('cpu 1 2\nintr 5 6\nctxt 1234\nbtime 7\n'), 1234);
+  assert.throws(() => machineSwitches('cpu 1\n'), /no ctxt/);
+  const status = 'Name:\tnode\nvoluntary_ctxt_switches:\t42\nnonvoluntary_ctxt_switches:\t7\n';
+  assert.is(threadSleeps(status), 42);
+});
+
+test('costs are for each byte and each request', () => {
+  const before = { cpu_s: 1, wire_bytes: 100, switches: 10 };
+  const after = { cpu_s: 3, wire_bytes: 300, switches: 40 };
+  const expected = { cpu_s_per_gib: 2, wire_bytes_per_byte: 200 / 2 ** 30 };
+  assert.equal(costs(before, after, 2 ** 30, 10), { ...expected, switches_per_io: 3 });
+  assert.equal(costs(before, after, 2 ** 30), expected);
 });
 
 test('/proc: how long a thread waited for a processor', () => {
