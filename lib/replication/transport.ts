@@ -2,7 +2,7 @@
  * Streams of bytes between nodes, as the connections use them: node's sockets here, a simulated network in the simulator. A
  * stream has one handler, which is told of everything that happens to it.
  */
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, Socket, type SocketConstructorOpts } from 'node:net';
 
 export interface Address {
   host: string;
@@ -53,8 +53,21 @@ export interface Transport {
   listen(address: Address, handler: ListenHandler): Listening;
 }
 
-/** Sockets that dial read into one buffer of this size, which costs less than a buffer for each read. */
+/** A socket reads into one buffer of this size, which costs less than a buffer for each read. */
 const READ_BUFFER_BYTES = 256 * 1024;
+
+/** What `net.Socket` is told about reading; `node:net` types it for sockets that dial only. */
+interface Reading {
+  onread: { buffer: Uint8Array; callback: (bytes: number) => boolean };
+}
+
+/** `stream` is asked for at each read: it is made of the very socket. */
+function readingInto(stream: () => Stream | null): Reading {
+  const buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  const callback = (bytes: number) =>
+    stream()?.handler?.received(buffer.subarray(0, bytes)) ?? true;
+  return { onread: { buffer, callback } };
+}
 
 class SocketStream implements Stream {
   handler: StreamHandler | null = null;
@@ -102,32 +115,35 @@ class SocketStream implements Stream {
 }
 
 function dial(address: Address): Stream {
-  const buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
   let stream: Stream | null = null;
-  const socket = connect({
-    ...address,
-    onread: {
-      buffer,
-      callback: (bytes) => stream?.handler?.received(buffer.subarray(0, bytes)) ?? true,
-    },
-  });
+  const socket = connect({ ...address, ...readingInto(() => stream) });
   stream = new SocketStream(socket);
   socket.on('connect', () => stream.handler?.opened());
   return stream;
 }
 
-/** A socket that came in as a stream. */
-export function acceptedStream(socket: Socket): Stream {
-  const stream = new SocketStream(socket);
-  // Accepted sockets do not know `onread`.
-  socket.on('data', (bytes: Buffer) => {
-    if (stream.handler?.received(bytes) === false) socket.pause();
-  });
+/**
+ * A socket that came in as a stream. A server's sockets make a buffer for each read, and garbage of it, so that collecting it costs more
+ * than the reading: another socket takes the handle over, as if it had dialled.
+ */
+export function acceptedStream(accepted: Socket): Stream {
+  const taken = accepted as unknown as { _handle: object | null };
+  // Gone already.
+  if (taken._handle === null) return new SocketStream(accepted);
+  let stream: Stream | null = null;
+  const options = { handle: taken._handle, ...readingInto(() => stream) };
+  taken._handle = null;
+  // Its server counts it no longer.
+  accepted.destroy();
+  stream = new SocketStream(new Socket(options as SocketConstructorOpts));
   return stream;
 }
 
 function listen(address: Address, handler: ListenHandler): Listening {
-  const server: Server = createServer((socket) => handler.connection(acceptedStream(socket)));
+  // Paused: nothing is read before another socket has taken the handle over.
+  const server: Server = createServer({ pauseOnConnect: true }, (socket) =>
+    handler.connection(acceptedStream(socket)),
+  );
   server.on('error', (error) => {
     server.close();
     handler.failed(error);

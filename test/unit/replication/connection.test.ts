@@ -14,7 +14,7 @@ const world = { addon: codec, clock: systemClock, transport: netTransport };
 
 /** Both ends of a connection over loopback. */
 async function ends(): Promise<{ dialled: Connection; accepted: Connection; server: Server }> {
-  const server = createServer();
+  const server = createServer({ pauseOnConnect: true });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
   const accepting = new Promise<Connection>((resolve) => {
