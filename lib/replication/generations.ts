@@ -10,7 +10,7 @@
  * Inconsistent copy is never the source (R17); where both sides hold writes that the other has not, nothing is overwritten unless a person
  * said which side yields.
  */
-import type { NativeHandshakeState, SyncSide } from '../binding/native.ts';
+import type { NativeHandshakeState, Protocol, SyncSide } from '../binding/native.ts';
 import {
   GENERATION_JUST_CREATED,
   GENERATION_NONE,
@@ -25,6 +25,8 @@ import {
 export type CopyState = Omit<NativeHandshakeState, 'serial' | 'idle'> & {
   /** A person said that in a split brain this side yields. */
   discardMine: boolean;
+  /** Of both: otherwise there is no decision. */
+  protocol: Protocol;
 };
 
 export type DecisionKind = 'none' | 'sync' | 'splitBrain' | 'unrelated' | 'refused';
@@ -102,14 +104,6 @@ const endOfSyncMissed: Test = (mine, peer) =>
 const bitmapInPeersHistory: Test = (mine, peer) =>
   endOfSyncMissed(mine, peer) && isInHistory(mine.bitmap, peer);
 
-// Rule 38, R11: a copy is Consistent, and no more, after a flush of it failed. Whatever that lost is marked (R3), and the other has it.
-const isWholeBeside: Test = (mine, peer) =>
-  sameCurrent(mine, peer) &&
-  mine.disk === 'UpToDate' &&
-  peer.disk === 'Consistent' &&
-  !isPrimary(peer) &&
-  (bitsLeft(mine, peer) || oneCrashed(mine, peer));
-
 const oneCrashed: Test = (mine, peer) => hasCrashed(mine) || hasCrashed(peer);
 /** Of two that crashed alike: any order will do, as long as both sides find the same. */
 const winsTie: Test = (mine, peer) => mine.nodeId < peer.nodeId;
@@ -124,6 +118,21 @@ const isSourceOfBits: Test = (mine, peer) => {
   const mineWasPrimary = (peer.slotFlags & SLOT_PEER_PRIMARY) !== 0;
   return mineWasPrimary && !peerWasPrimary;
 };
+
+// Rule 38, R11: a copy is Consistent, and no more, after a flush of it failed. Whatever that lost is marked (R3), and the other has it.
+const isWholeBeside: Test = (mine, peer) =>
+  sameCurrent(mine, peer) &&
+  mine.disk === 'UpToDate' &&
+  peer.disk === 'Consistent' &&
+  !isPrimary(peer) &&
+  (bitsLeft(mine, peer) || oneCrashed(mine, peer)) &&
+  !hasFlushedAlone(peer, mine);
+// Under protocol A the other need not have it: a flush waits for this disk alone, and makes no generation while they are linked. What the
+// failed one was for was never promised; what the ones before it were for is here, and may be nowhere else.
+const hasFlushedAlone: Test = (mine, peer) =>
+  mine.protocol === 'A' &&
+  !isPrimary(peer) &&
+  (hasCrashed(mine) !== hasCrashed(peer) ? hasCrashed(mine) : isSourceOfBits(mine, peer));
 
 // Rules 50, 51, 60: my generation lies in the peer's past.
 const currentIsPeersBitmap: Test = (mine, peer) =>

@@ -403,7 +403,7 @@ export class Handshake {
       );
       return;
     }
-    const decision = decide({ ...native, discardMine }, this.#peerCopy());
+    const decision = decide({ ...native, discardMine, protocol }, this.#peerCopy());
     // A blank disk in the place of the one that was lost has nothing to lose: it takes over the name, and is copied whole.
     const replaces =
       this.#peer.current === GENERATION_JUST_CREATED && decision.side === 'source' && decision.full;

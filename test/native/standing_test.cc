@@ -120,6 +120,40 @@ TEST_CASE("a copy whose flush failed alone stays not UpToDate through a link wit
   for (Node* node : {&pair.a, &pair.b}) CHECK(promote(pair, *node, false) == -EPERM);
 }
 
+// Why rule 38 is not for protocol A: the copy whose flush failed is the only one that has what a
+// flush before it was for.
+TEST_CASE(
+    "what was flushed under protocol A is on one disk only, and outlasts that one's failed flush") {
+  Pair pair(test_seed(), Protocol::kA);
+  pair.limit([](Limits& limits) { limits.flush_interval_us = 50'000; });
+  pair.wire_up = false;  // nothing gets there
+  REQUIRE(pair.wait(pair.write(pair.a, kMiB, 4096, 1)));
+  Request* flush = pair.flush(pair.a);
+  REQUIRE(pair.wait(flush));
+  REQUIRE(flush->result == 0);
+  pair.cut();
+  pair.a.fail = [](const Io& io) { return is_flush(io) ? -EIO : 0; };
+  REQUIRE(pair.run([&] { return disk(pair.a) == DiskState::kFailed; }));
+  pair.run_for(10'000);
+  pair.a.fail = nullptr;
+  pair.a.crash(true);
+  pair.a.attach();
+  REQUIRE(disk(pair.a) == DiskState::kConsistent);
+  REQUIRE(disk(pair.b) == DiskState::kUpToDate);
+  REQUIRE((pair.state(pair.a).flags & kNodeCrashedPrimary) != 0);
+  REQUIRE(pair.state(pair.a).current == pair.state(pair.b).current);
+  REQUIRE(pair.a.data()[kMiB] == 1);
+  REQUIRE(pair.b.data()[kMiB] != 1);
+  REQUIRE(pair.connect(&pair.a, false, Protocol::kA));  // rule 40
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.identical());
+  CHECK(pair.b.data()[kMiB] == 1);
+  for (Node* node : {&pair.a, &pair.b}) {
+    CHECK(disk(*node) == DiskState::kConsistent);
+    CHECK(promote(pair, *node, false) == -EPERM);
+  }
+}
+
 TEST_CASE("that a flush failed is noted as soon as the metadata can be written again") {
   Pair pair(test_seed());
   pair.cut();

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { DiskState, Role } from '../../../lib/binding/native.ts';
+import type { DiskState, Protocol, Role } from '../../../lib/binding/native.ts';
 import {
   GENERATION_JUST_CREATED,
   GENERATION_NONE,
@@ -46,6 +46,7 @@ function copy(nodeId: string, changes: Partial<CopyState> = {}): CopyState {
     slotFlags: SLOT_IN_USE,
     dirtyChunks: 0,
     discardMine: false,
+    protocol: 'C',
     ...changes,
   };
 }
@@ -217,6 +218,50 @@ const CASES: Case[] = [
     mirror: 39,
     mine: { bitmap: B1 },
     peer: { disk: 'Consistent', dirtyChunks: 7 },
+    expect: SOURCE,
+  },
+  {
+    name: 'the same under protocol A: what was flushed there may not have come here',
+    rule: 40,
+    mine: { protocol: 'A' },
+    peer: { protocol: 'A', disk: 'Consistent', flags: NODE_CRASHED_PRIMARY, dirtyChunks: 7 },
+    expect: TARGET,
+  },
+  {
+    name: 'the same under protocol A, and a peer has been told of the crash',
+    rule: 43,
+    mirror: 42,
+    mine: { protocol: 'A', slotFlags: SLOT_IN_USE | SLOT_PEER_PRIMARY },
+    peer: { protocol: 'A', disk: 'Consistent', dirtyChunks: 7 },
+    expect: TARGET,
+  },
+  {
+    name: 'the same under protocol A, and this copy is in use meanwhile',
+    rule: 38,
+    mirror: 39,
+    mine: { protocol: 'A', role: 'primary' },
+    peer: { protocol: 'A', disk: 'Consistent', flags: NODE_CRASHED_PRIMARY, dirtyChunks: 7 },
+    expect: SOURCE,
+  },
+  {
+    name: 'the same under protocol A, and this node was primary last',
+    rule: 38,
+    mirror: 39,
+    mine: { protocol: 'A' },
+    peer: {
+      protocol: 'A',
+      disk: 'Consistent',
+      slotFlags: SLOT_IN_USE | SLOT_PEER_PRIMARY,
+      dirtyChunks: 7,
+    },
+    expect: SOURCE,
+  },
+  {
+    name: 'the same under protocol A, and both crashed as primaries',
+    rule: 38,
+    mirror: 39,
+    mine: { protocol: 'A', flags: NODE_CRASHED_PRIMARY },
+    peer: { protocol: 'A', disk: 'Consistent', flags: NODE_CRASHED_PRIMARY, dirtyChunks: 7 },
     expect: SOURCE,
   },
   {
@@ -508,7 +553,7 @@ test('every row has a case or is the mirror image of one', () => {
 
 const random = seededRandom();
 
-function randomCopy(nodeId: string): CopyState {
+function randomCopy(nodeId: string, protocol: Protocol = 'C'): CopyState {
   // Few different values, so that they meet.
   const generations = [NONE, NONE, FRESH, gen(2), gen(3), gen(4), gen(5)];
   const generation = () => random.pick(generations);
@@ -527,14 +572,16 @@ function randomCopy(nodeId: string): CopyState {
     slotFlags: random.below(128),
     dirtyChunks: random.pick([0, 0, 1, 256]),
     discardMine: random.below(4) === 0,
+    protocol,
   });
 }
 
 test('both sides always find mirror images, and what must hold holds', () => {
   const seen = new Map<number, number>();
   for (let i = 0; i < 100_000; i++) {
-    const a = randomCopy('a');
-    const b = randomCopy('b');
+    const protocol = random.pick<Protocol>(['A', 'C']);
+    const a = randomCopy('a', protocol);
+    const b = randomCopy('b', protocol);
     const mine = decide(a, b);
     const peer = decide(b, a);
     const where = () =>
