@@ -10,8 +10,9 @@ import { cached } from '../test/vm/cache.ts';
 import { run } from '../test/vm/command.ts';
 import { withPackageLists } from '../test/vm/packages.ts';
 
-/** In the machine's environment: where they were unpacked. */
+/** In the machine's environment: where they were unpacked, or why they were not. */
 export const TOOLS_VARIABLE = 'TIDEMARK_BENCH_TOOLS';
+export const TOOLS_PROBLEM_VARIABLE = 'TIDEMARK_BENCH_TOOLS_PROBLEM';
 /** Changes when the list does. */
 const ENTRY = 'peer-tools-1';
 const PACKAGES = ['drbd-utils', 'mdadm', 'nbd-client', 'libnl-3-200', 'libnl-genl-3-200'];
@@ -44,6 +45,8 @@ export function toolLibraries(folder: string): string {
 
 /** The path of one of them, inside the machine. @throws when it was not unpacked. */
 export function tool(name: string): string {
+  const problem = process.env[TOOLS_PROBLEM_VARIABLE];
+  if (problem) throw new Error(`${name} could not be had: ${problem}`);
   const folder = process.env[TOOLS_VARIABLE];
   const path = FOLDERS.map((below) => join(folder ?? '', below, name)).find(existsSync);
   if (folder === undefined || path === undefined) {

@@ -8,7 +8,12 @@ import { bundleModule } from '../test/vm/bundle.ts';
 import { bootMachine, prepareImage } from '../test/vm/machine.ts';
 import { type GuestOptions, OPTIONS_VARIABLE, RESULT_FILE } from './guest.ts';
 import { processWaitedNs } from './meters.ts';
-import { provideTools, TOOLS_VARIABLE, toolLibraries } from './peer_tools.ts';
+import {
+  provideTools,
+  TOOLS_PROBLEM_VARIABLE,
+  TOOLS_VARIABLE,
+  toolLibraries,
+} from './peer_tools.ts';
 import { type Result, readResult } from './result.ts';
 import { watchBusy } from './run.ts';
 import { sectionsVm } from './sections.ts';
@@ -29,7 +34,7 @@ export async function measureInMachine(
 ): Promise<Result> {
   const { signal, note, ...guest } = options;
   const image = await prepareImage(false, note);
-  const tools = await provideTools(note);
+  const tools = await toolsOrProblem(note);
   const results = await mkdtemp(join(tmpdir(), 'tidemark-bench-vm-'));
   try {
     const program = 'bench.mjs';
@@ -66,6 +71,23 @@ export async function measureInMachine(
     return result;
   } finally {
     await rm(results, { recursive: true, force: true });
+  }
+}
+
+interface Tools {
+  folder: string;
+  /** Why there are none; '': there are. */
+  problem: string;
+}
+
+/** Without them there are still figures of all who need none. */
+async function toolsOrProblem(note: (text: string) => void): Promise<Tools> {
+  try {
+    return { folder: await provideTools(note), problem: '' };
+  } catch (error) {
+    const problem = error instanceof Error ? error.message : String(error);
+    note(`no userland of DRBD, MD and NBD: ${problem}`);
+    return { folder: '', problem };
   }
 }
 
@@ -108,11 +130,14 @@ function timeoutMs({ rounds, seconds }: GuestOptions): number {
 }
 
 /** Bash; nothing in it holds a single quote but what is quoted here. */
-function script(tools: string, options: GuestOptions, program: string): string {
+function script(tools: Tools, options: GuestOptions, program: string): string {
   const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
   return [
-    `export ${TOOLS_VARIABLE}=${quoted(tools)}`,
-    `export LD_LIBRARY_PATH=${quoted(toolLibraries(tools))}`,
+    `export ${TOOLS_VARIABLE}=${quoted(tools.folder)}`,
+    `export ${TOOLS_PROBLEM_VARIABLE}=${quoted(tools.problem)}`,
+    ...(tools.problem === ''
+      ? [`export LD_LIBRARY_PATH=${quoted(toolLibraries(tools.folder))}`]
+      : []),
     `export ${OPTIONS_VARIABLE}=${quoted(JSON.stringify(options))}`,
     `exec ${quoted(process.execPath)} --enable-source-maps "$TIDEMARK_RESULTS/${program}"`,
     '',
