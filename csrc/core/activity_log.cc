@@ -145,7 +145,7 @@ void ActivityLog::take(Slot& slot, uint32_t index, bool peer) {
     slot.wanted = false;
     unlink(wanted_, index);
   } else if (!slot.referenced()) {
-    unlink(idle_, index);
+    stop_resting(index);
   }
   ++slot.local;
   ++references_;
@@ -162,10 +162,10 @@ void ActivityLog::want(Slot& slot, uint32_t index) {
   if (slot.wanted) {
     unlink(wanted_, index);
   } else if (slot.state == State::kActive && !slot.referenced()) {
-    unlink(idle_, index);
+    stop_resting(index);
   }
   slot.wanted = true;
-  slot.wanted_round = round_;
+  slot.since = round_;
   slot.used_us = now_us_;
   link(wanted_, index);
 }
@@ -173,7 +173,7 @@ void ActivityLog::want(Slot& slot, uint32_t index) {
 void ActivityLog::stop_wanting(Slot& slot, uint32_t index) {
   slot.wanted = false;
   unlink(wanted_, index);
-  if (slot.state == State::kActive && !slot.referenced()) link(idle_, index);
+  if (slot.state == State::kActive && !slot.referenced()) rest(index);
 }
 
 void ActivityLog::stop_retiring(Slot& slot) {
@@ -183,7 +183,7 @@ void ActivityLog::stop_retiring(Slot& slot) {
 }
 
 void ActivityLog::expire_wanted(uint64_t before_round) {
-  while (wanted_.front != kNoIndex && slots_[wanted_.front].wanted_round < before_round) {
+  while (wanted_.front != kNoIndex && slots_[wanted_.front].since < before_round) {
     stop_wanting(slots_[wanted_.front], wanted_.front);
   }
 }
@@ -206,7 +206,7 @@ void ActivityLog::release(uint32_t first, uint32_t last, Hold hold) {
     assert(references > 0);
     --references;
     --references_;
-    if (!slot.referenced() && !slot.wanted) link(idle_, where);
+    if (!slot.referenced() && !slot.wanted) rest(where);
   }
 }
 
@@ -221,6 +221,44 @@ uint32_t ActivityLog::retire_idle(uint64_t before_us, uint32_t max) {
     ++marked;
   }
   return marked;
+}
+
+// --- settling ---
+
+// The last reference of an extent went, or nobody waits for it any more.
+void ActivityLog::rest(uint32_t index) {
+  slots_[index].since = flushes_;
+  link(idle_, index);
+  if (unsettled_ == kNoIndex) unsettled_ = index;
+}
+
+void ActivityLog::stop_resting(uint32_t index) {
+  if (is_settled(slots_[index])) --settled_;
+  if (unsettled_ == index) unsettled_ = slots_[index].next;
+  unlink(idle_, index);
+}
+
+// As many as transactions may take while a flush is under way.
+uint32_t ActivityLog::settled_reserve() const {
+  return std::clamp(capacity() / 2, 1u, 8 * kLogUpdates);
+}
+
+bool ActivityLog::settle_wanted() const {
+  return evicts_ && unsettled_ != kNoIndex && empty_.size() + settled_ < settled_reserve();
+}
+
+uint64_t ActivityLog::settle_begins() {
+  evicts_ = false;
+  return ++flushes_;
+}
+
+void ActivityLog::settled(uint64_t number) {
+  assert(number <= flushes_);
+  flushed_ = std::max(flushed_, number);
+  while (unsettled_ != kNoIndex && is_settled(slots_[unsettled_])) {
+    ++settled_;
+    unsettled_ = slots_[unsettled_].next;
+  }
 }
 
 // --- transactions ---
@@ -241,11 +279,22 @@ const LogTransaction& ActivityLog::start_transaction() {
   transaction_.number = next_number_++;
   transaction_.updates.clear();
   transaction_.evicted.clear();
+  transaction_.settled = true;
   add_queued();
   remove_retiring();
   std::sort(transaction_.evicted.begin(), transaction_.evicted.end());
   fill_context();
   return transaction_;
+}
+
+void ActivityLog::evict(uint32_t index) {
+  const Slot& slot = slots_[index];
+  transaction_.settled = transaction_.settled && is_settled(slot);
+  transaction_.evicted.push_back(slot.extent);
+  evicts_ = true;
+  stop_resting(index);
+  erase(slot.extent);
+  --active_;
 }
 
 void ActivityLog::add_queued() {
@@ -259,12 +308,8 @@ void ActivityLog::add_queued() {
     } else {
       index = idle_.front;
       assert(index != kNoIndex);  // spare_slots() saw to it
-      Slot& victim = slots_[index];
-      stop_retiring(victim);
-      unlink(idle_, index);
-      erase(victim.extent);
-      --active_;
-      transaction_.evicted.push_back(victim.extent);
+      stop_retiring(slots_[index]);
+      evict(index);
     }
     Slot& slot = slots_[index];
     slot = Slot{};
@@ -284,12 +329,9 @@ void ActivityLog::remove_retiring() {
     next = slots_[index].next;
     Slot& slot = slots_[index];
     if (!slot.retiring) continue;
-    unlink(idle_, index);
     stop_retiring(slot);
-    erase(slot.extent);
-    --active_;
+    evict(index);
     ++removing_;
-    transaction_.evicted.push_back(slot.extent);
     transaction_.updates.push_back({index, kExtentNone});
     slot = Slot{};
     slot.state = State::kRemoving;
@@ -317,7 +359,7 @@ void ActivityLog::transaction_done(bool ok) {
     if (slot.state == State::kAdding && ok) {
       slot.state = State::kActive;
       ++active_;
-      if (!slot.wanted) link(idle_, index);
+      if (!slot.wanted) rest(index);
       continue;
     }
     if (slot.state == State::kAdding) {

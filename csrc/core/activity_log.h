@@ -12,6 +12,9 @@
 //   local I/O has ended (Hold::kLocal) and, apart from that, until it is durable at the linked peer
 //   or its chunks are marked (Hold::kPeer) (R3).
 // - Eviction picks the least recently used extent without references.
+// - Such an extent is settled once a flush of the backing disk succeeded that began after its last
+//   reference went: its eviction needs no other flush (R3). Extents rest in the order in which
+//   their last references went, so that the settled ones are the next to be evicted.
 // - Each transaction block carries up to kLogUpdates changes and a rotating part of the whole slot
 //   table (context), so that any complete ring of blocks rebuilds the set. Slot i of the table
 //   holds one extent number or kExtentNone.
@@ -50,6 +53,7 @@ struct LogTransaction {
   uint64_t number = 0;             // increases by one; block = number modulo ring size
   std::vector<LogUpdate> updates;  // at most kLogUpdates
   std::vector<uint32_t> evicted;   // leave the set with it, sorted; map blocks first (R2)
+  bool settled = true;             // all of those were: the backing disk need not be flushed again
   uint32_t context_start = 0;      // slot index of context[0]
   // The slot table *after* this transaction, rotating part, at most kLogContext entries.
   std::vector<uint32_t> context;
@@ -94,6 +98,13 @@ class ActivityLog {
   // The clock that begin() stamps extents with; set by the owner once a batch.
   void set_now(uint64_t now_us);
 
+  // The next to be evicted are not settled, and some will be.
+  bool settle_wanted() const;
+  // A flush of the backing disk begins; its number.
+  uint64_t settle_begins();
+  // That flush succeeded.
+  void settled(uint64_t number);
+
   bool transaction_wanted() const;  // there are queued changes and none in flight
   bool transaction_in_flight() const;
   // Takes up to kLogUpdates queued changes (additions first choose an empty slot, else the LRU
@@ -120,7 +131,7 @@ class ActivityLog {
     uint32_t previous = kNoIndex;  // of the list it is on: idle_, wanted_ or none
     uint32_t next = kNoIndex;
     uint64_t used_us = 0;
-    uint64_t wanted_round = 0;
+    uint64_t since = 0;  // on wanted_: the round; on idle_: the flushes that had begun
     bool referenced() const { return local != 0 || peer != 0; }
   };
   struct List {
@@ -151,7 +162,12 @@ class ActivityLog {
   void want(Slot& slot, uint32_t index);
   void stop_wanting(Slot& slot, uint32_t index);
   void stop_retiring(Slot& slot);
+  void rest(uint32_t index);
+  void stop_resting(uint32_t index);
+  bool is_settled(const Slot& slot) const { return slot.since < flushed_; }
+  uint32_t settled_reserve() const;
   void expire_wanted(uint64_t before_round);
+  void evict(uint32_t index);
   void add_queued();
   void remove_retiring();
   void fill_context();
@@ -174,8 +190,13 @@ class ActivityLog {
   uint32_t place_shift_ = 0;
   uint64_t extent_count_;
   std::vector<uint32_t> empty_;  // slots without an extent
-  List idle_;    // active, neither referenced nor wanted; the least recently used in front
-  List wanted_;  // wanted; the one wanted longest ago in front
+  List idle_;  // active, neither referenced nor wanted; the least recently used in front
+  uint32_t unsettled_ = kNoIndex;   // the first on idle_ that is not settled
+  uint32_t settled_ = 0;            // how many are before it
+  uint64_t flushes_ = 0;            // of the backing disk, begun
+  uint64_t flushed_ = 0;            // the last of those that succeeded
+  bool evicts_ = false;             // an extent was evicted since the last of those began
+  List wanted_;                     // wanted; the one wanted longest ago in front
   std::deque<uint32_t> queue_;      // extents to add, oldest first; each has a slot set aside
   std::vector<uint32_t> changing_;  // slots of the transaction in flight
   uint32_t removing_ = 0;           // slots that it empties

@@ -42,7 +42,8 @@ MetadataWriter::~MetadataWriter() {
 }
 
 bool MetadataWriter::idle() const {
-  return !committing_ && !job_active_ && jobs_.empty() && log_phase_ == LogPhase::kIdle;
+  return !committing_ && !job_active_ && jobs_.empty() && log_phase_ == LogPhase::kIdle &&
+         !settling_;
 }
 
 void MetadataWriter::fail(const char* what, int error, bool flush) {
@@ -238,12 +239,17 @@ void MetadataWriter::flush_job() {
       if (done->result != 0) {
         writer->job_ok_ = false;
         writer->fail("flushing", done->result, true);
+      } else if (done->target == IoTarget::kData) {
+        writer->settled(std::exchange(writer->job_settles_, 0));
       }
       if (--writer->job_flushes_ == 0) writer->job_flushed(writer->job_ok_);
     };
     host_.submit(io);
   };
-  if (data) flush(&flush_data_, IoTarget::kData);
+  if (data) {
+    if (log_ != nullptr) job_settles_ = log_->settle_begins();
+    flush(&flush_data_, IoTarget::kData);
+  }
   if (meta) flush(&flush_meta_, IoTarget::kMeta);
 }
 
@@ -266,26 +272,15 @@ void MetadataWriter::poll_log() {
     return;
   transaction_ = &log_->start_transaction();
   ++transactions_;
-  if (transaction_->evicted.empty()) {
+  MapJob job;
+  const bool marks_wait = marks_of(transaction_->evicted, &job.blocks);
+  job.flush_data = !transaction_->settled;
+  if (!marks_wait && !job.flush_data) {
     write_log_block();
+    settle();
     return;
   }
   log_phase_ = LogPhase::kMaps;
-  MapJob job;
-  const uint64_t extent_bytes = layout_.geometry.extent_bytes;
-  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
-    if (maps_[slot] == nullptr) continue;
-    for (const uint32_t extent : transaction_->evicted) {
-      const ChunkRange blocks = maps_[slot]->blocks_of({extent * extent_bytes, extent_bytes});
-      for (uint64_t block = blocks.first; block < blocks.first + blocks.count; ++block) {
-        if (!maps_[slot]->block_stale_set(block)) continue;
-        const bool listed = !job.blocks.empty() && job.blocks.back().slot == slot &&
-                            job.blocks.back().block == block;
-        if (!listed) job.blocks.push_back({slot, block});
-      }
-    }
-  }
-  job.flush_data = true;
   job.done = [this](bool ok) {
     if (ok) {
       write_log_block();
@@ -294,6 +289,55 @@ void MetadataWriter::poll_log() {
     }
   };
   queue_job(std::move(job), true);
+}
+
+// Adds the map blocks that have marks of these extents which are not on disk, nor on their way.
+// Returns whether there are any, or are on their way.
+bool MetadataWriter::marks_of(const std::vector<uint32_t>& extents,
+                              std::vector<MapBlockId>* stale) const {
+  bool writing = false;
+  const uint64_t extent_bytes = layout_.geometry.extent_bytes;
+  for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {
+    const DirtyMap* map = maps_[slot].get();
+    if (map == nullptr) continue;
+    for (const uint32_t extent : extents) {
+      const ChunkRange blocks = map->blocks_of({extent * extent_bytes, extent_bytes});
+      for (uint64_t block = blocks.first; block < blocks.first + blocks.count; ++block) {
+        writing = writing || map->block_writing(block);
+        if (!map->block_stale_set(block)) continue;
+        const bool listed =
+            !stale->empty() && stale->back().slot == slot && stale->back().block == block;
+        if (!listed) stale->push_back({slot, block});
+      }
+    }
+  }
+  return writing || !stale->empty();
+}
+
+// Flushes the backing disk for the evictions to come (R3). Not beside another flush: where one
+// fails, the kernel may tell the other that all is well.
+void MetadataWriter::settle() {
+  if (settling_ || job_flushes_ != 0 || closed_ || !log_->settle_wanted()) return;
+  settling_ = true;
+  settles_ = log_->settle_begins();
+  settle_io_ = Io{};
+  settle_io_.target = IoTarget::kData;
+  settle_io_.kind = IoKind::kFlush;
+  settle_io_.context = this;
+  settle_io_.done = [](void* self, Io* io) {
+    auto* writer = static_cast<MetadataWriter*>(self);
+    writer->settling_ = false;
+    if (io->result != 0) {
+      writer->fail("flushing", io->result, true);
+    } else {
+      writer->settled(std::exchange(writer->settles_, 0));
+    }
+  };
+  host_.submit(&settle_io_);
+}
+
+void MetadataWriter::settled(uint64_t number) {
+  if (number != 0 && !failed_) log_->settled(number);
 }
 
 void MetadataWriter::write_log_block() {

@@ -7,7 +7,8 @@
 //   under way share the next.
 // - A log transaction that evicts: map blocks of the evicted extents for every slot and a flush of
 // the backing disk, all durable, then the log
-//   block with FUA; one that only adds: the log block alone (R2).
+//   block with FUA; one that only adds: the log block alone (R2). The backing disk is flushed
+//   ahead, beside other transactions, so that the extents to be evicted next are settled as a rule.
 // - One map job is under way at a time, so that no map block has two writes in flight. Evictions go
 // before sweeps.
 // - After any metadata write failed nothing is promised any more: failed() stays true, everything
@@ -49,7 +50,11 @@ class MetadataWriter {
   void commit(Done done);
 
   // The log that transactions are taken from. Replaced only while no transaction is in flight.
-  void set_log(ActivityLog* log) { log_ = log; }
+  void set_log(ActivityLog* log) {
+    log_ = log;
+    job_settles_ = 0;
+    settles_ = 0;
+  }
   // Called after each transaction, when waiters may try again.
   void on_log_changed(std::function<void(bool ok)> callback) { log_changed_ = std::move(callback); }
   // Start a log transaction if one is wanted and none is in flight.
@@ -109,6 +114,9 @@ class MetadataWriter {
   void map_written(MapWrite* write);
   void flush_job();
   void job_flushed(bool ok);
+  bool marks_of(const std::vector<uint32_t>& extents, std::vector<MapBlockId>* stale) const;
+  void settle();
+  void settled(uint64_t number);
   void write_log_block();
   void log_written(int error);
 
@@ -142,6 +150,7 @@ class MetadataWriter {
   size_t job_next_ = 0;
   uint32_t job_out_ = 0;
   uint32_t job_flushes_ = 0;
+  uint64_t job_settles_ = 0;  // as settles_
   bool job_ok_ = true;
   std::array<MapWrite, kMapWritesInFlight> map_writes_;
   Io flush_data_;
@@ -152,6 +161,9 @@ class MetadataWriter {
   const LogTransaction* transaction_ = nullptr;
   uint8_t* log_buffer_ = nullptr;
   Io log_io_;
+  Io settle_io_;
+  bool settling_ = false;
+  uint64_t settles_ = 0;  // the number of its flush under way; 0: the log is another now
 };
 
 }  // namespace tidemark

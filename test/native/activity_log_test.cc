@@ -111,6 +111,52 @@ TEST_CASE("activity log: an extent with a reference of either kind stays (R3)") 
   CHECK(turn(log).evicted == std::vector<uint32_t>{4});
 }
 
+TEST_CASE("activity log: a flush settles what rested before it began, and nothing else (R3)") {
+  ActivityLog log(16, 100, 1);
+  make_hot(log, 0, 15);
+  CHECK_FALSE(log.settle_wanted());  // nothing is evicted
+  CHECK(log.begin(50, 50, false) == Begin::kPending);
+  CHECK_FALSE(turn(log).settled);
+  CHECK(log.settle_wanted());
+
+  CHECK(log.begin(2, 2, true) == Begin::kHot);
+  const uint64_t flush = log.settle_begins();
+  CHECK_FALSE(log.settle_wanted());
+  make_hot(log, 1, 1);  // written while the flush is under way
+  log.release(2, 2, Hold::kLocal);
+  log.release(2, 2, Hold::kPeer);
+  log.settled(flush);
+  for (uint32_t extent = 51; extent <= 63; ++extent) {
+    CHECK(log.begin(extent, extent, false) == Begin::kPending);
+    const LogTransaction transaction = turn(log);
+    CHECK(transaction.evicted == std::vector<uint32_t>{extent - 48});
+    CHECK(transaction.settled);
+  }
+  CHECK(log.begin(64, 64, false) == Begin::kPending);
+  const LogTransaction transaction = turn(log);
+  CHECK(transaction.evicted == std::vector<uint32_t>{1});
+  CHECK_FALSE(transaction.settled);
+}
+
+TEST_CASE("activity log: of two flushes that overlap, the later one counts for itself alone") {
+  ActivityLog log(7, 100, 1);
+  make_hot(log, 0, 5);
+  const uint64_t earlier = log.settle_begins();
+  make_hot(log, 6, 6);
+  const uint64_t later = log.settle_begins();
+  make_hot(log, 0, 0);
+  log.settled(later);
+  log.settled(earlier);
+  for (const uint32_t extent : {1u, 2u, 3u, 4u, 5u, 6u}) {
+    CHECK(log.begin(50 + extent, 50 + extent, false) == Begin::kPending);
+    const LogTransaction transaction = turn(log);
+    CHECK(transaction.evicted == std::vector<uint32_t>{extent});
+    CHECK(transaction.settled);
+  }
+  CHECK(log.begin(60, 60, false) == Begin::kPending);
+  CHECK_FALSE(turn(log).settled);
+}
+
 TEST_CASE("activity log: a slot set aside for a queued extent is not given away") {
   ActivityLog log(7, 100, 1);
   make_hot(log, 0, 6);
@@ -318,6 +364,7 @@ struct Writers {
 TEST_CASE("activity log: with many waiters on a small log every one makes progress") {
   test::Random random;
   INFO("TIDEMARK_SEED=", test::test_seed());
+  int settled_evictions = 0;  // transactions that needed no flush
   for (int round = 0; round < 40; ++round) {
     const auto capacity =
         static_cast<uint32_t>(random.between(kExtentsMin, round % 4 == 0 ? 300 : 20));
@@ -327,6 +374,17 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
     const uint64_t arrivals = random.between(1, 4);
     std::set<uint32_t> durable;  // what the table on disk says
     LogTransaction out;
+    uint64_t flush = 0;          // under way
+    std::set<uint32_t> clean;    // not written since that flush began
+    std::set<uint32_t> settled;  // not written since one that succeeded began
+    const auto unsettle = [&] {
+      for (const auto& write : writers.running) {
+        for (uint32_t extent = write.first; extent <= write.last; ++extent) {
+          clean.erase(extent);
+          settled.erase(extent);
+        }
+      }
+    };
     for (int step = 0; step < 6000; ++step) {
       log.set_now(static_cast<uint64_t>(step));
       const bool stop = step >= 4000;  // no new writes: all that wait get through
@@ -339,6 +397,7 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
               random.below(near ? std::min(extents, capacity) - count + 1 : extents - count + 1));
           writers.ask({first, first + count - 1, random.chance(2), step}, step);
         }
+        unsettle();
       }
       if (log.transaction_in_flight() && random.chance(3)) {
         for (const LogUpdate& update : out.updates) {
@@ -348,14 +407,35 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
         const std::vector<uint32_t> active = log.active();
         REQUIRE(std::equal(active.begin(), active.end(), durable.begin(), durable.end()));
         writers.retry(step);
+        unsettle();
       }
       if (!writers.running.empty() && (stop || random.chance(2))) {
         writers.end(random.below(writers.running.size()));
         writers.retry(step);
+        unsettle();
       }
       if (random.chance(50)) log.retire_idle(static_cast<uint64_t>(std::max(0, step - 20)), 5);
+      if (log.settle_wanted() && flush == 0 && random.chance(4)) {
+        flush = log.settle_begins();
+        clean.clear();
+        for (const uint32_t extent : log.active()) {
+          const bool written =
+              log.references(extent, Hold::kLocal) + log.references(extent, Hold::kPeer) != 0;
+          if (!written) clean.insert(extent);
+        }
+      } else if (flush != 0 && random.chance(20)) {
+        log.settled(flush);
+        flush = 0;
+        settled.insert(clean.begin(), clean.end());
+      }
       if (log.transaction_wanted() && random.chance(2)) {
         out = log.start_transaction();
+        for (const uint32_t extent : out.evicted) {
+          REQUIRE((!out.settled || settled.count(extent) == 1));
+          settled.erase(extent);
+          clean.erase(extent);
+        }
+        if (out.settled && !out.evicted.empty()) ++settled_evictions;
         REQUIRE(out.updates.size() <= kLogUpdates);
         REQUIRE(std::is_sorted(out.evicted.begin(), out.evicted.end()));
         for (uint32_t extent : out.evicted) {
@@ -373,6 +453,7 @@ TEST_CASE("activity log: with many waiters on a small log every one makes progre
     // stopped coming.
     REQUIRE(writers.longest_wait < 1500);
   }
+  REQUIRE(settled_evictions > 0);
 }
 
 }  // namespace tidemark

@@ -72,7 +72,7 @@ export const WRITING: readonly Mutant[] = [
       {
         file: METADATA_WRITER,
         within: 'void MetadataWriter::poll_log()',
-        find: 'transaction_->evicted.empty()',
+        find: '!marks_wait && !job.flush_data',
         replace: 'true',
       },
     ],
@@ -88,8 +88,31 @@ export const WRITING: readonly Mutant[] = [
       {
         file: METADATA_WRITER,
         within: 'void MetadataWriter::poll_log()',
-        find: 'job.flush_data = true;',
+        find: 'job.flush_data = !transaction_->settled;',
         replace: 'job.flush_data = false;',
+      },
+    ],
+  },
+  {
+    name: 'flush-settles-what-it-missed',
+    rules: ['R3', 'R2'],
+    source: DESIGN,
+    about:
+      'A flush of the backing disk counts for the evictions of what was written while it was under way, too.',
+    symptom: 'a power cut takes writes back that the peer has, and nothing names them',
+    theme: 'log-thrash',
+    edits: [
+      {
+        file: METADATA_WRITER,
+        within: 'void MetadataWriter::settle()',
+        find: 'writer->settled(std::exchange(writer->settles_, 0));',
+        replace: 'writer->settled(writer->log_->settle_begins());',
+      },
+      {
+        file: METADATA_WRITER,
+        within: 'void MetadataWriter::flush_job()',
+        find: 'writer->settled(std::exchange(writer->job_settles_, 0));',
+        replace: 'writer->settled(writer->log_->settle_begins());',
       },
     ],
   },

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <iterator>
 
 #include "core/frame.h"
 #include "inside.h"
@@ -382,8 +383,34 @@ void Process::judge_submitted(const Io& io) {
   }
 }
 
+// R3: what leaves the log with this block was flushed. A copy that follows writes without the log.
+void Process::judge_evictions(const Io& io) {
+  const Layout& layout = machine_.layout();
+  const VolumeImpl* core = volume();
+  if (core == nullptr || io.target != IoTarget::kMeta || io.kind != IoKind::kWrite) return;
+  const uint64_t log = layout.log_block(core->sb().node_slot, 0) * kBlockSize;
+  if (io.offset < log || io.offset >= log + layout.log_ring_blocks * kBlockSize) return;
+  const std::vector<uint32_t> hot = core->log->active();
+  std::vector<uint32_t> evicted;
+  std::set_difference(hot_.begin(), hot_.end(), hot.begin(), hot.end(),
+                      std::back_inserter(evicted));
+  hot_ = hot;
+  if (evicted.empty() || core->role != Role::kPrimary ||
+      core->link.state == Connection::kSyncTarget) {
+    return;
+  }
+  for (const uint64_t page : machine_.data().volatile_pages()) {
+    const auto extent = static_cast<uint32_t>(page * kPageBytes / core->extent_bytes());
+    if (!std::binary_search(evicted.begin(), evicted.end(), extent)) continue;
+    machine_.violate("R3: extent " + std::to_string(extent) +
+                     " leaves the log, and what was written to page " + std::to_string(page) +
+                     " is in the disk's volatile cache");
+  }
+}
+
 void Process::submit(Io* io) {
   judge_submitted(*io);
+  judge_evictions(*io);
   io->host_state[kFlushPoint] = disk_of(*io).flush_point();
   if (io->kind == IoKind::kWrite)
     io->host_state[kFingerprint] = fingerprint(io->buffer, io->length);

@@ -96,6 +96,7 @@ class Process final : public Host, public std::enable_shared_from_this<Process> 
   Disk& disk_of(const Io& io) const;
   uint64_t place_of(const Io& io) const;
   void judge_submitted(const Io& io);
+  void judge_evictions(const Io& io);
   std::string describe(const Io& io) const;
   size_t send_bound() const;
   size_t receive_bound() const;
@@ -105,7 +106,8 @@ class Process final : public Host, public std::enable_shared_from_this<Process> 
   const EngineCallbacks callbacks_;
   Buffers buffers_;
   Requests requests_{buffers_};
-  std::vector<Io*> out_;  // oldest first
+  std::vector<Io*> out_;       // oldest first
+  std::vector<uint32_t> hot_;  // extents, when the last log block was submitted
   std::shared_ptr<ByteRing> send_;
   std::shared_ptr<ByteRing> receive_;
   std::unique_ptr<Volume> volume_;
