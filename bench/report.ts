@@ -134,7 +134,9 @@ export function remarks(result: Result): string[] {
   const before = `${percent(result.busy_before)} busy before the run`;
   const { waited } = result;
   const busy =
-    waited === null ? before : `${before}, waiting for processors for ${percent(waited)} of it`;
+    waited === null
+      ? before
+      : `${before}, and the virtual machine waited for processors for ${percent(waited)} of it`;
   const quiet = isQuiet(result) ? busy : `${busy}: figures are NOT to be quoted`;
   const run = `${result.rounds} rounds of ${result.seconds_each} s; Linux ${result.kernel}, ${result.cpus} processors, Node ${result.node}; ${quiet}`;
   return [run, ...names, ...missing];
