@@ -106,6 +106,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
   }
   uint32_t slot = find_slot(params.peer_id);
   bool commit = false;
+  bool flush = false;
   if (slot == kNoSlot) {
     // A blank disk in the place of one that was lost: what the old one lacked is of no interest any
     // more, and should it come back it finds its name taken (R8).
@@ -132,6 +133,7 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
         std::make_unique<DirtyMap>(layout().geometry.volume_bytes, layout().geometry.chunk_bytes);
     attachment->maps[slot]->mark_all();
     commit = true;
+    flush = tracks_others(slot);
   }
   PeerSlot& peer = peer_slot(slot);
   DirtyMap& map = *attachment->maps[slot];
@@ -203,11 +205,40 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
       done(0, "");
     }
   };
-  if (commit) {
+  if (flush) {
+    flush_for_new_peer([this, ready](bool ok) { ok ? meta.commit(ready) : ready(false); });
+  } else if (commit) {
     meta.commit(ready);
   } else {
     ready(true);
   }
+}
+
+bool VolumeImpl::tracks_others(uint32_t slot) const {
+  for (uint32_t other = 0; other < kMaxPeerSlots; ++other) {
+    if (other != slot && tracked(other)) return true;
+  }
+  return false;
+}
+
+// What came here without the log (R1) and is only in the cache of this disk is covered by the log
+// of the primary that sent it, and by nothing for a node that was not known then: power that goes
+// after the two are in step would leave them different, and unmarked.
+void VolumeImpl::flush_for_new_peer(std::function<void(bool)> done) {
+  link.epoch_flushing = true;
+  link.flushed_for_new_peer = std::move(done);
+  link.epoch_flush_io = Io{};
+  link.epoch_flush_io.kind = IoKind::kFlush;
+  link.epoch_flush_io.context = this;
+  link.epoch_flush_io.done = [](void* context, Io* io) {
+    auto* self = static_cast<VolumeImpl*>(context);
+    self->link.epoch_flushing = false;
+    const std::function<void(bool)> then = std::exchange(self->link.flushed_for_new_peer, {});
+    if (io->result != 0) self->flush_failed("flush for a new peer", io->result);
+    then(io->result == 0);
+    if (self->link.stopping) self->link_check_idle();
+  };
+  host.submit(&link.epoch_flush_io);
 }
 
 bool VolumeImpl::link_start() {

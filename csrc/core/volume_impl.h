@@ -161,7 +161,8 @@ struct LinkState {
   bool epoch_flushing = false;
   uint32_t epoch_flush_upto = 0;
   Io epoch_flush_io;
-  std::vector<WrittenRange> written;  // acknowledgements of this turn
+  std::function<void(bool)> flushed_for_new_peer;  // goes on with link_prepare()
+  std::vector<WrittenRange> written;               // acknowledgements of this turn
 
   // resync
   uint64_t map_next = 0;  // first chunk of the map not yet sent
@@ -209,6 +210,7 @@ struct VolumeImpl {
   void emit(EventKind kind, std::string text = {}) { host.event({kind, std::move(text)}); }
   void sweep();
   bool tracked(uint32_t slot) const { return (sb().slots[slot].flags & kSlotInUse) != 0; }
+  bool tracks_others(uint32_t slot) const;
   VolumeStatus status() const;
   void complete_now(Request* request, int result);
   void set_suspended(const std::string& why);
@@ -342,6 +344,7 @@ struct VolumeImpl {
   void received_write_done(Write* write);
   void pump_epochs();
   void epoch_flushed();
+  void flush_for_new_peer(std::function<void(bool)> done);
   void send_written();
   void fail_frame(const FrameHeader& header, const std::string& what);
 

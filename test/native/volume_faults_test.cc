@@ -374,6 +374,22 @@ TEST_CASE(
   }
 }
 
+// R1, R3: the primary's log covers what it sent; a node that was not known then has no such log.
+TEST_CASE(
+    "what a primary sent is durable at its peer before that one is linked with another node") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) { limits.epoch_interval_us = 1'000'000'000; });
+  REQUIRE(pair.wait(pair.write(pair.a, kMiB, 4096, 9)));
+  REQUIRE(pair.b.data()[kMiB] == 9);
+  REQUIRE(pair.b.disk().durable()[kMiB] != 9);
+  pair.a.crash(true);
+  pair.b.volume().link_stop("the primary is gone");
+  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.stranger).idle; }));
+  REQUIRE(pair.b.disk().durable()[kMiB] != 9);
+  pair.link_stranger(pair.b);
+  CHECK(pair.b.disk().durable()[kMiB] == 9);
+}
+
 // R18: that a node was primary last lets its waiting I/O go on.
 TEST_CASE("a copy that takes over a generation forgets that a third node was primary") {
   for (const bool resync : {true, false}) {
