@@ -214,7 +214,11 @@ export class Checks {
 
   /** R7: a write or flush completed; without whom, it has a generation of its own, durably. */
   completed(node: SimNode, linkSlot: number): void {
-    const { nodes } = this.#sim;
+    const { nodes, diskErrors } = this.#sim;
+    if (node.diskless) {
+      diskErrors.generations(node);
+      return;
+    }
     if (linkSlot >= 0 && nodes.length === 2) return;
     const mine = node.machine.durableCurrent();
     for (const other of nodes) {

@@ -39,7 +39,7 @@ export function makeConfig(plan: Plan, self: Named, nodes: readonly Named[]): Vo
   return {
     name: VOLUME,
     protocol: plan.protocol,
-    onIoError: 'pass-on',
+    onIoError: plan.onIoError,
     secret: plan.secret === null ? null : { value: plan.secret },
     chunkBytes: plan.chunkBytes,
     extentBytes: plan.extentBytes,

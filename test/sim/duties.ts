@@ -59,6 +59,8 @@ export class Duties {
   /** Of two copies with equal generations the last primary is known, whatever has crashed, so that nobody has to be asked. */
   refused(node: SimNode, why: string): void {
     if (!why.includes('none of the two is known as the last primary')) return;
+    // Of three, the last primary may be the one that is away.
+    if (this.#sim.nodes.length > 2) return;
     throw new Violation('last-primary', `${node.name}: ${why}; ${this.#describe()}`);
   }
 
@@ -78,7 +80,8 @@ export class Duties {
   /** A link is prepared over which nothing is going to be copied. */
   nothingToDo(node: SimNode, peerId: string): void {
     const dirty = node.status?.peers.find(({ nodeId }) => nodeId === peerId)?.dirtyChunks ?? 0;
-    if (dirty === 0) return;
+    // Of two of which one works at the other's disk, that one marks what the other's lacks.
+    if (dirty === 0 || this.#sim.nodes.some(({ diskless }) => diskless)) return;
     throw new Violation(
       'in-step',
       `${node.name} begins a link with nothing to do, and has ${dirty} chunks marked; ${this.#describe()}`,

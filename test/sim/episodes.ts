@@ -11,6 +11,8 @@ export const EPISODES = [
   'apart-with-bad-metadata',
   'stepped-down',
   'broken-at-slow-disk',
+  'fallen',
+  'lost-disk',
 ] as const;
 export type EpisodeName = (typeof EPISODES)[number];
 
@@ -40,6 +42,10 @@ export class Episodes {
         return await this.#steppedDown(one, other);
       case 'broken-at-slow-disk':
         return await this.#brokenAtSlowDisk(one, other);
+      case 'fallen':
+        return await this.#fallen(one, other);
+      case 'lost-disk':
+        return await this.#lostDisk(one, other);
     }
   }
 
@@ -174,6 +180,48 @@ export class Episodes {
     this.#sim.disturbed();
     await this.#pause(50);
     operator.restart(to);
+  }
+
+  /** Protocol A: a primary crashes with writes on their way that have completed, and is back before anybody takes its place. */
+  async #fallen(one: SimNode, other: SimNode): Promise<void> {
+    const { random, step, model } = this.#sim;
+    const from = one.primary ? one : other;
+    if (!(await this.#until(() => model.view(from.index).inStep, step + 500))) return;
+    const isBusy = () => from.machine.open && from.machine.counters().transferWrites > 0;
+    if (!(await this.#until(isBusy, this.#sim.step + 300))) return;
+    this.#weather.crash(from, random.oneIn(4) ? 'power' : 'process');
+    this.#sim.disturbed();
+    this.#weather.operator.restart(from);
+  }
+
+  /**
+   * The disk of a primary fails with its peer in step; while it works at that one, or waits for a decision, the link breaks, or one crashes. Of a
+   * peer that is slow to take over the link breaks before.
+   */
+  async #lostDisk(one: SimNode, other: SimNode): Promise<void> {
+    const { random, step, model, network } = this.#sim;
+    const { operator } = this.#weather;
+    const [from, to] = one.primary ? [one, other] : [other, one];
+    if (!from.primary && from.status?.disk === 'UpToDate') await operator.promote(from, false);
+    if (!(await this.#until(() => model.view(from.index).inStep, step + 500))) return;
+    const chances = ['dataRead', 'dataWrite', 'dataFlush', 'metaWrite'] as const;
+    this.#weather.faults(from, { [`${random.pick(chances)}ErrorOneIn`]: 2 }, 300);
+    this.#sim.disturbed();
+    const slow = random.oneIn(3);
+    if (slow) this.#weather.faults(to, { hang: true }, 400);
+    const letsGo = () => slow && from.status?.disk === 'Failed';
+    const hasFailed = () => from.diskless || from.status?.suspended === true || letsGo();
+    if (!(await this.#until(hasFailed, this.#sim.step + 400))) return;
+    if (letsGo()) network.break('rst');
+    if (!(await this.#pause(200))) return;
+    const event = random.pick(['reset', 'peer', 'itself', 'moved'] as const);
+    if (event === 'reset') network.break('rst');
+    else if (event === 'peer') this.#weather.crash(to, random.oneIn(2) ? 'process' : 'power');
+    else this.#weather.crash(from, random.oneIn(2) ? 'process' : 'power');
+    this.#sim.disturbed();
+    if (event === 'moved') await operator.promote(to, false);
+    await this.#pause(100);
+    for (const node of [one, other]) operator.restart(node);
   }
 
   /** Applications end what they do, and the node is secondary; false: it cannot, or the weather is over. */

@@ -44,6 +44,8 @@ export class Lineage {
   readonly #disputed = new Set<number>();
   /** An Inconsistent copy was declared to be the truth: what it differs in was given up. */
   readonly declared: boolean;
+  /** It began with what a copy that is no primary's had, also in its cache only: a power cut there may leave what the parent allows. */
+  cached = false;
 
   constructor(
     number: number,

@@ -10,8 +10,12 @@ export interface ModelWorld {
   stamps(node: number): Float64Array;
   /** What a power cut now would leave of it, when all that is not flushed is lost. */
   durableStamps(node: number, offset: number, length: number): Float64Array;
+  /** Whose disk takes what completes there now: its own, or that of the peer that a node without a disk works at. */
+  worksAt(node: number): number;
   /** A flush failed there: nothing is promised of that disk (R11). */
   flushFailed(node: number): boolean;
+  /** It has been Failed since it was made: what it has counts less than the other copy. */
+  diskFailed(node: number): boolean;
   /** Sectors of chunks in which the two copies differ. */
   differing(a: number, b: number): Array<[first: number, count: number]>;
   /** The node's own link as it sees it now. */
@@ -155,14 +159,17 @@ export class Model {
     if (write !== null) {
       write.completed = this.#tick;
       write.failed = completion.result !== 0;
+      const at = this.#world.worksAt(node);
       if (now.active) write.linked |= 1 << now.peer;
+      if (at !== node) write.linked |= 1 << at;
       if (write.failed) {
         pending.lineage.dispute(write);
         return;
       }
       this.writes += 1;
-      write.there[node] = this.#tick;
-      if (write.fua) write.durable[node] = this.#tick;
+      write.there[at] = this.#tick;
+      // Without a disk nothing completes that is only in the peer's cache.
+      if (write.fua || at !== node) write.durable[at] = this.#tick;
       if (together >= 0 && this.#world.protocol === 'C') {
         // That its power went meanwhile is not known here yet.
         const cut = this.#powerCuts[together] ?? 0;
@@ -170,13 +177,14 @@ export class Model {
         if (write.fua) write.durable[together] ??= this.#tick;
         if (write.fua) this.#checkFlushed(together, [write]);
       }
-      if (write.fua) this.#checkFlushed(node, [write]);
+      if (write.fua || at !== node) this.#checkFlushed(at, [write]);
       return;
     }
     if (completion.result !== 0) return;
     this.flushes += 1;
     const { lineage, submitted } = pending;
-    this.#checkFlushed(node, this.#durable(lineage, node, submitted));
+    const at = this.#world.worksAt(node);
+    this.#checkFlushed(at, this.#durable(lineage, at, submitted));
     if (together >= 0 && this.#world.protocol === 'C') {
       this.#checkFlushed(together, this.#durable(lineage, together, submitted));
     }
@@ -232,6 +240,26 @@ export class Model {
     }
   }
 
+  /** A primary let go of its disk: everything before is durable at the peer (R7). */
+  letGo(node: number, peer: number): void {
+    const { lineage } = this.#copies[node]!;
+    this.#tick += 1;
+    if (lineage === null) return;
+    this.#checkLetGo(node, peer);
+    this.#checkFlushed(peer, this.#durable(lineage, peer, this.#tick));
+  }
+
+  /** A node without a disk goes on at a copy that nobody else has changed. */
+  #checkLetGo(node: number, peer: number): void {
+    const { names } = this.#world;
+    const [mine, theirs] = [this.#copies[node]!, this.#copies[peer]!];
+    if (theirs.whole && theirs.lineage === mine.lineage) return;
+    throw new Violation(
+      'apart',
+      `${names[node]} has no disk, and works at ${names[peer]}, whose copy is ${theirs.whole ? `of ${theirs.lineage?.name}` : 'not whole'}, and not of ${mine.lineage?.name}`,
+    );
+  }
+
   // --- roles ---
 
   /** The node became primary. `force`: by a person's decision. `declared`: it was Inconsistent. */
@@ -283,7 +311,9 @@ export class Model {
       stamps,
       'there',
     );
-    return this.#begin(node, stamps, false);
+    const lineage = this.#begin(node, stamps, false);
+    lineage.cached = true;
+    return lineage;
   }
 
   /** Every copy has been brought to what was declared the truth. */
@@ -369,7 +399,8 @@ export class Model {
         const write = this.#byStamp.get(mine[sector]!);
         if (write === undefined || write.completed === NEVER || write.failed) continue;
         // What the source wrote and lost itself was judged when it crashed.
-        if (write.lineage.owner === source || (write.linked & (1 << source)) !== 0) continue;
+        if (write.lineage.owner === source) continue;
+        if ((write.linked & (1 << source)) !== 0 && !this.#isLast(target, over, write)) continue;
         if (over.includes(sector, theirs[sector]!, write)) continue;
         throw new Violation(
           'overwritten',
@@ -380,8 +411,22 @@ export class Model {
     }
   }
 
+  /** The target wrote it itself, and nobody has taken its place since: of what was on its way when it crashed it has the only copy (protocol A). */
+  #isLast(target: number, over: Lineage, write: WriteRecord): boolean {
+    if (over !== write.lineage || over.owner !== target) return false;
+    return !this.#world.flushFailed(target) && !this.#world.diskFailed(target);
+  }
+
   /** Both begin a link with nothing to do. */
   inStep(a: number, b: number): void {
+    for (const [node, peer] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      if (this.#world.worksAt(node) !== peer) continue;
+      this.#checkLetGo(node, peer);
+      return;
+    }
     const differing = this.#settledDifferences(a, b);
     const { names } = this.#world;
     if (differing.length > 0) {
@@ -395,7 +440,9 @@ export class Model {
     const lead = this.#lineageOf(leader);
     if (lead === null) return;
     for (const node of [a, b]) this.#follow(node, lead);
-    for (const node of [a, b]) this.#durable(lead, node, this.#tick);
+    // A primary's own cache is flushed when its application says so.
+    for (const node of [a, b])
+      if (!this.#world.primary(node)) this.#durable(lead, node, this.#tick);
   }
 
   /**
@@ -458,7 +505,10 @@ export class Model {
     const demand = kind === 'power' ? 'durable' : 'there';
     const name = this.#world.names[node]!;
     const stamps = this.#world.stamps(node);
-    checkCopy(`a ${kind} crash`, node, name, copy.lineage, stamps, demand);
+    let { lineage } = copy;
+    while (kind === 'power' && lineage.cached && lineage.owner === node && lineage.parent !== null)
+      lineage = lineage.parent;
+    checkCopy(`a ${kind} crash`, node, name, lineage, stamps, demand);
     if (kind === 'process') return;
     // What was only in the cache is promised no longer; and what its own primary lost is nobody's any more.
     for (const write of copy.lineage.writes) {

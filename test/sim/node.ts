@@ -70,6 +70,10 @@ export class SimNode {
    * until it is replaced: it has none any more.
    */
   flushFailed = false;
+  /** This disk has been Failed. */
+  diskFailed = false;
+  /** It let go of its disk, and works at its peer's (on-io-error 'detach'). */
+  diskless = false;
   /** A write of this daemon failed: as primary it hangs up at its next sweep, so that what it marked is copied. */
   writeFailed = false;
   /** A superblock copy was damaged, so that the other one alone may be left. */
@@ -149,8 +153,10 @@ export class SimNode {
     this.stale = false;
     this.alone = false;
     this.forced = false;
+    this.diskless = false;
     this.writeFailed = false;
     this.recovering = false;
+    this.#sim.diskErrors.reset(this);
     this.startedUs = this.#sim.time.nowUs;
     const daemon = this.#makeDaemon();
     this.#daemon = daemon;
@@ -228,6 +234,7 @@ export class SimNode {
     life.alive = false;
     this.#daemon = null;
     this.serving = false;
+    this.diskless = false;
     this.#sim.network.died(this.index, 'process');
   }
 
@@ -240,6 +247,9 @@ export class SimNode {
     this.#daemon = null;
     this.state = 'off';
     this.#trace(`CRASH (${kind})`);
+    // The event may be on its way.
+    const { dataFlushErrorOneIn, metaWriteErrorOneIn, metaFlushErrorOneIn } = this.machine.faults;
+    this.diskFailed ||= dataFlushErrorOneIn + metaWriteErrorOneIn + metaFlushErrorOneIn > 0;
     const open = this.machine.open;
     const unfinished = this.machine.crash(kind);
     this.#sim.network.died(this.index, kind);
@@ -261,6 +271,7 @@ export class SimNode {
     }
     this.pending.clear();
     this.serving = false;
+    this.diskless = false;
     if (open || kind === 'power') this.#sim.check(() => this.#sim.model.crashed(this.index, kind));
   }
 
@@ -275,6 +286,7 @@ export class SimNode {
     this.machine.replaceDisk();
     this.replacements += 1;
     this.flushFailed = false;
+    this.diskFailed = false;
     this.rotten = false;
     this.name = nameOf(this.index, this.replacements);
     this.device = null;
@@ -375,7 +387,10 @@ export class SimNode {
         if (side === 'none') duties.isCurrent(this);
       },
       before: (what) => {
-        if (what === 'resume') this.recovering = false;
+        if (what === 'resume') {
+          this.recovering = false;
+          this.#sim.diskErrors.resuming(this);
+        }
         if (what === 'demote') {
           demotedFrom = model.view(index);
           demotedUs = this.#sim.disturbedUs;
@@ -385,6 +400,7 @@ export class SimNode {
       after: (what, force, error) => {
         const result = error === null ? 'done' : error.message;
         this.#trace(`${what}${force ? ' with force' : ''}: ${result}`);
+        if (what === 'resume') this.#sim.diskErrors.resumed(this);
         if (error !== null) return;
         check(() => {
           if (what === 'promote') {
@@ -400,9 +416,11 @@ export class SimNode {
       frontend: (path, recovered) => this.#frontend(path, recovered),
       frontendStopping: () => {
         this.serving = false;
+        this.#sim.diskErrors.stopping(this);
       },
       frontendKept: () => {
         this.serving = true;
+        this.#sim.diskErrors.kept(this);
       },
       toldPeer: () => duties.toldPeer(this),
     };
@@ -410,6 +428,7 @@ export class SimNode {
 
   #onEvent(daemon: Daemon, { kind, text }: NativeEvent): void {
     this.#trace(`native ${kind} ${text}`);
+    if (kind === 'diskState' && text === 'Failed') this.diskFailed = true;
     if (kind === 'ioError' && text.includes('flush')) this.flushFailed = true;
     if (kind === 'ioError' && text.startsWith('write of')) this.writeFailed = true;
     if (kind !== 'syncFinished' || daemon.params?.side !== 'target') return;

@@ -89,6 +89,11 @@ export class Operator {
     });
   }
 
+  /** What was suspended by an error of the disk is tried again. */
+  resume(node: SimNode): Promise<boolean> {
+    return this.command(node, 'resume', () => node.volume?.resume());
+  }
+
   /** What the service manager does: daemons that are down are started. */
   restart(node: SimNode): void {
     if (node.state !== 'off' && node.state !== 'failed') return;
@@ -168,19 +173,27 @@ export class Operator {
     if (!node.running) return;
     const disk = node.status?.disk;
     if (node.alone) await this.connect(node, false);
+    const others = this.#sim.nodes.filter((other) => other !== node);
+    const { onIoError } = this.#sim.plan;
+    if (node.status?.suspended && onIoError === 'suspend') await this.resume(node);
+    const isLeft = onIoError === 'detach' && this.#isLeft(node);
     // A recovery that waits: the application has moved on, or a person says that it may go on.
-    if (
-      node.status?.suspended &&
-      this.#sim.nodes.some((other) => other !== node && other.primary)
-    ) {
+    if (node.status?.suspended && (isLeft || others.some(({ primary }) => primary))) {
       await this.demote(node, true);
     } else if (node.status?.suspended && late) await this.promote(node, true);
     // What failed is used again by a new daemon only; and a changed config is read by one.
-    if (disk === 'Failed' || node.stale) {
+    if (disk === 'Failed' || disk === 'Diskless' || node.stale) {
       if (await node.stop()) return;
       await this.#sim.steps(1);
       if (late || disk === 'Failed') node.crash('process');
     }
+  }
+
+  /** It crashed after it had let go of its disk: the other copy is the one to go on with. */
+  #isLeft(node: SimNode): boolean {
+    const disk = node.status?.disk;
+    if (disk === 'UpToDate' || disk === 'Diskless') return false;
+    return this.#sim.nodes.some((other) => other !== node && other.status?.disk === 'UpToDate');
   }
 
   /** What a person does about copies that do not come together. */

@@ -1,10 +1,14 @@
 /** What a seed chooses before anything runs: the volume, the nodes, how fast and how wild things are. */
-import type { TimeoutsMs } from '../../lib/config/resolved.ts';
+import type { TimeoutsMs, VolumeConfig } from '../../lib/config/resolved.ts';
 import { LIMITS_OF_PLAN as L } from './limits.ts';
 import type { MachineShape } from './machine.ts';
 import type { Random } from './random.ts';
 import type { Splitting } from './stream.ts';
 import { THEMES, type ThemeName } from './theme_names.ts';
+
+/** The last of the themes, which came later: they take seeds from the others, and leave what the rest of the seeds mean. */
+const LATER = 3;
+const LATER_ONE_IN = 8;
 
 export interface PolicyPlan {
   window: 'value' | 'function';
@@ -25,6 +29,7 @@ export interface Plan extends MachineShape {
   seed: number;
   theme: ThemeName;
   nodes: number;
+  onIoError: VolumeConfig['onIoError'];
   protocol: 'A' | 'C';
   secret: string | null;
   frontend: 'ublk' | 'nbd';
@@ -56,7 +61,14 @@ const CHUNKS: Partial<Record<ThemeName, readonly number[]>> = {
 };
 
 export function makePlan(seed: number, random: Random): Plan {
-  const theme = random.pick(THEMES);
+  const plan = planOf(random.pick(THEMES.slice(0, -LATER)), seed, random);
+  return random.oneIn(LATER_ONE_IN)
+    ? planOf(random.pick(THEMES.slice(-LATER)), seed, random)
+    : plan;
+}
+
+function planOf(theme: ThemeName, seed: number, random: Random): Plan {
+  const third = theme === 'third-node' || theme === 'unmet-pairs';
   const tiny = theme === 'tiny-rings';
   const thrash = theme === 'log-thrash';
   const pingMs = random.pick([50, 100, 200]);
@@ -70,8 +82,12 @@ export function makePlan(seed: number, random: Random): Plan {
   return {
     seed,
     theme,
-    nodes: theme === 'third-node' ? 3 : 2,
-    protocol: theme === 'flush-storm' ? 'A' : random.pick(['A', 'C', 'C'] as const),
+    nodes: third ? 3 : 2,
+    onIoError: theme === 'disk-policies' ? random.pick(['detach', 'detach', 'suspend']) : 'pass-on',
+    protocol:
+      theme === 'flush-storm' || theme === 'fallen-primary'
+        ? 'A'
+        : random.pick(['A', 'C', 'C'] as const),
     secret: random.oneIn(3) ? 'a shared secret' : null,
     // A last chunk and a last extent that are shorter than the others, in some.
     volumeBytes: extents * MIB - (random.oneIn(3) ? random.between(1, 100) * 4 * KIB : 0),
@@ -81,7 +97,9 @@ export function makePlan(seed: number, random: Random): Plan {
     blockBytes: random.oneIn(theme === 'unaligned' ? 1 : 3) ? 4096 : 512,
     metadata: random.oneIn(3) ? 'external' : 'internal',
     volatileCache: !random.oneIn(5),
-    frontend: random.oneIn(3) && theme !== 'recoveries' ? 'nbd' : 'ublk',
+    // A ublk device waits for a recovery; whoever had an NBD export is secondary after a crash.
+    frontend:
+      (random.oneIn(3) && theme !== 'recoveries') || theme === 'fallen-primary' ? 'nbd' : 'ublk',
     sendRingBytes: tiny ? L.ringBytesMin : 0,
     receiveRingBytes: tiny ? L.ringBytesMin : 0,
     timeouts: {
@@ -91,15 +109,12 @@ export function makePlan(seed: number, random: Random): Plan {
       retryMin: retryMinMs,
       retryMax: retryMinMs * random.pick([2, 10, 30]),
       // Where somebody is always out of reach, it is always waited for.
-      recoveryTimeout:
-        theme === 'recoveries'
-          ? 5000
-          : random.pick([200, 1000, theme === 'third-node' ? 500 : 5000]),
+      recoveryTimeout: theme === 'recoveries' ? 5000 : random.pick([200, 1000, third ? 500 : 5000]),
     },
     policy: {
       window: functions ? 'function' : 'value',
       flushInterval: functions ? 'function' : 'value',
-      selectPeers: functions && random.oneIn(2) && theme !== 'third-node' ? 'function' : 'value',
+      selectPeers: functions && random.oneIn(2) && !third ? 'function' : 'value',
       throwsOneIn: random.pick([0, 5, 20]),
       hangsOneIn: random.pick([0, 10, 40]),
       nobodyOneIn: random.pick([0, 0, 8]),
@@ -123,8 +138,13 @@ export function makePlan(seed: number, random: Random): Plan {
     },
     lateJsOneIn: wild ? random.pick([0, 2, 10]) : 0,
     slowPort: random.oneIn(3),
-    // Its episodes are long.
-    steps: theme === 'recoveries' ? random.between(3000, 5000) : random.between(1200, 3500),
+    // Their episodes are long.
+    steps:
+      theme === 'recoveries'
+        ? random.between(3000, 5000)
+        : theme === 'unmet-pairs'
+          ? random.between(300, 1500)
+          : random.between(1200, 3500),
   };
 }
 

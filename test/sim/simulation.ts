@@ -2,8 +2,9 @@
  * One seed: the nodes, the network between them, time, the applications, and the scheduler that makes one small thing happen after the
  * other. What is wrong first ends it.
  */
-import type { NativeLinkParams } from '../../lib/binding/native.ts';
+import type { NativeLinkParams, NativeStatus } from '../../lib/binding/native.ts';
 import { Checks } from './checks.ts';
+import { DiskErrors } from './disk_errors.ts';
 import { Duties } from './duties.ts';
 import type { SimCompletion, SimRequest } from './machine.ts';
 import { type LinkView, Model } from './model.ts';
@@ -44,6 +45,7 @@ export class Simulation {
   readonly workload: Workload;
   readonly checks: Checks;
   readonly duties = new Duties(this);
+  readonly diskErrors = new DiskErrors(this);
   step = 0;
   /** Applications send requests. */
   working = false;
@@ -72,6 +74,8 @@ export class Simulation {
       durableStamps: (node, offset, length) =>
         this.nodes[node]!.machine.readDurableStamps(offset, length),
       flushFailed: (node) => this.nodes[node]!.flushFailed,
+      worksAt: (node) => (this.nodes[node]!.diskless ? 1 - node : node),
+      diskFailed: (node) => this.nodes[node]!.diskFailed,
       differing: (a, b) => this.checks.differingSectors(this.nodes[a]!, this.nodes[b]!),
       link: (node) => this.#linkView(this.nodes[node]!),
       primary: (node) => this.nodes[node]!.primary,
@@ -174,6 +178,7 @@ export class Simulation {
       const pending = this.model.submitted(node.index, request, this.time.nowUs);
       const id = node.machine.submit(request);
       node.pending.set(id, pending);
+      this.diskErrors.submitted(node, id);
       this.#touched[node.index] = true;
       const { op, offset, length, stamp, fua } = request;
       const what = stamp === undefined ? op : `${op} #${stamp}`;
@@ -192,6 +197,7 @@ export class Simulation {
     this.check(() => this.model.completed(node.index, pending, completion));
     const { result, linkSlot } = completion;
     if (result === 0) this.check(() => this.duties.completed(node));
+    if (!pending.doomed) this.check(() => this.diskErrors.completed(node, completion));
     if (result === 0 && pending.request.op !== 'read') {
       this.check(() => this.checks.completed(node, linkSlot));
     }
@@ -208,8 +214,14 @@ export class Simulation {
     if (peer === undefined) return NO_LINK;
     const dirty = status.peers.find((each) => each.slot === status.linkSlot)?.dirtyChunks ?? 1;
     const connected = status.connection === 'Connected';
-    const inStep = connected && dirty === 0;
+    const inStep = connected && dirty === 0 && !this.#isLettingGo(status);
     return { id: params.incarnation, peer: peer.index, inStep, connected, active: true };
+  }
+
+  /** A primary lets go of its disk, or has: its peer keeps marks for it. */
+  #isLettingGo({ disk, peerDisk }: NativeStatus): boolean {
+    if (this.plan.onIoError !== 'detach') return false;
+    return [disk, peerDisk].some((each) => each === 'Diskless' || each === 'Failed');
   }
 
   linkStarting(node: SimNode, params: NativeLinkParams): void {
@@ -326,7 +338,8 @@ export class Simulation {
       const { thinkUs } = this.workload.mood;
       this.#nextRequestUs[index] = this.time.nowUs + (thinkUs && this.random.below(2 * thinkUs));
       // A device that is served only to be taken away fails what comes: there is nothing to be learned from it.
-      if (node.primary) this.submit(node, this.workload.next());
+      const next = node.primary ? this.workload.next() : null;
+      if (next !== null && this.diskErrors.isOpenTo(node, next)) this.submit(node, next);
       return false;
     }
     this.#deliver(index);
@@ -382,6 +395,7 @@ export class Simulation {
       if (!this.#touched[index] && machine.nextDeadlineUs > this.time.nowUs) continue;
       this.#touched[index] = false;
       machine.poll(this.time.nowUs);
+      this.check(() => this.diskErrors.polled(node));
       this.#undelivered[index] = true;
       for (const completion of machine.completions()) this.#complete(node, completion);
     }

@@ -21,5 +21,8 @@ export const THEMES = [
   'errors-in-resync',
   'yielding',
   'third-node',
+  'unmet-pairs',
+  'disk-policies',
+  'fallen-primary',
 ] as const;
 export type ThemeName = (typeof THEMES)[number];

@@ -118,6 +118,24 @@ const THEMES: Record<ThemeName, Theme> = {
   },
   // ThirdNode has a weather of its own.
   'third-node': { weather: {}, everySteps: 0 },
+  'unmet-pairs': { weather: {}, everySteps: 0 },
+  'disk-policies': {
+    weather: {
+      'data-errors': 4,
+      'read-errors': 4,
+      'flush-errors': 1,
+      'meta-errors': 1,
+      reset: 2,
+      'lost-tail': 1,
+      kill: 1,
+      'power-cut': 1,
+      failover: 1,
+      'replace-disk': 0.5,
+      'lost-disk': 8,
+    },
+    everySteps: 200,
+  },
+  'fallen-primary': { weather: { fallen: 4, mood: 2, 'lost-tail': 1 }, everySteps: 250 },
   'start-stop': {
     weather: { 'clean-restart': 6, kill: 2, 'kill-both': 1, failover: 1 },
     everySteps: 120,
@@ -137,7 +155,7 @@ export async function script(sim: Simulation): Promise<void> {
   await sim.until(() => nodes.every((node) => node.state === 'running' || node.state === 'failed'));
   // Of two new copies, a person says which one counts.
   await operator.promote(first, true);
-  if (plan.theme === 'third-node') return await new ThirdNode(sim, operator, weather).run(first);
+  if (plan.nodes > 2) return await new ThirdNode(sim, operator, weather).run(first);
   sim.working = true;
   // Most begin in step, some in the middle of the first resync.
   if (!random.oneIn(3)) await inStep(sim, first);

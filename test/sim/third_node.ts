@@ -15,6 +15,8 @@ const LOOK_STEPS = 40;
 /** Looks at two that are to become one, until a person takes stronger means; and until nothing helps. */
 const PATIENCE = 60;
 const LOOKS_MAX = 1200;
+/** For two to come into step by themselves. */
+const SUCCESSION_STEPS = 3000;
 
 export class ThirdNode {
   readonly #sim: Simulation;
@@ -39,9 +41,12 @@ export class ThirdNode {
   async run(lead: SimNode): Promise<void> {
     const { nodes, random, plan } = this.#sim;
     this.#lead = lead;
-    // Everybody has had everything once.
-    for (const node of random.shuffled(nodes)) if (node !== lead) await this.#meet(node);
+    const others = random.shuffled(nodes.filter((node) => node !== lead));
+    const isStrange = plan.theme === 'unmet-pairs';
+    // Everybody has had everything once, or the last of them comes later.
+    for (const node of isStrange ? others.slice(0, 1) : others) await this.#meet(node);
     this.#sim.working = true;
+    if (isStrange) await this.#succession(others[1]!);
     const end = this.#sim.step + plan.steps;
     while (this.#sim.step < end) {
       await this.#sim.steps(random.between(50, 500));
@@ -87,6 +92,45 @@ export class ThirdNode {
     }
     this.#sim.disturbed();
     if (!nodes.some((node) => node.primary)) await this.#operator.promote(this.#lead, false);
+  }
+
+  /**
+   * The primary crashes. Its partner brings a node up to date that the primary has never met, and the application moves to that one, with the same
+   * partner. Then this one crashes, and the first is back and meets the partner: what was written meanwhile is newer than all that it knows.
+   */
+  async #succession(heir: SimNode): Promise<void> {
+    const { random, trace } = this.#sim;
+    const [first, partner] = [this.#lead, this.#partner];
+    await this.#sim.steps(random.between(1, 200));
+    if (!(await this.#inStep(first, partner))) return;
+    trace.add('third', `${heir.name} is to succeed ${first.name}, beside ${partner.name}`);
+    this.#weather.crash(first, random.oneIn(2) ? 'process' : 'power');
+    this.#lead = partner;
+    await this.#link(heir);
+    if (!(await this.#inStep(partner, heir))) return;
+    if (!(await this.#operator.promote(heir, false))) return;
+    [this.#lead, this.#partner] = [heir, partner];
+    await this.#sim.steps(random.between(50, 400));
+    this.#weather.crash(heir, random.oneIn(2) ? 'process' : 'power');
+    this.#sim.disturbed();
+    // A daemon that starts wants to be linked with everybody.
+    await this.#say(partner, heir, false);
+    await this.#say(partner, first, true);
+    this.#operator.restart(first);
+    await this.#inStep(first, partner);
+    if (first.primary || first.status?.suspended) await this.#operator.demote(first, true);
+  }
+
+  /** Waits for a while for two of them to be in step. */
+  async #inStep(one: SimNode, other: SimNode): Promise<boolean> {
+    const { model } = this.#sim;
+    const end = this.#sim.step + SUCCESSION_STEPS;
+    const isReady = () =>
+      model.view(one.index).inStep &&
+      model.view(one.index).peer === other.index &&
+      model.view(other.index).inStep;
+    await this.#sim.until(() => isReady() || this.#sim.step > end);
+    return isReady();
   }
 
   async #failover(): Promise<void> {
@@ -204,7 +248,9 @@ export class ThirdNode {
       return;
     }
     for (const node of this.#sim.nodes) {
-      if (node !== lead && node.primary) await operator.demote(node, true);
+      // Also one that waits in a recovery: the application is with the lead.
+      if (node !== lead && (node.primary || node.status?.suspended))
+        await operator.demote(node, true);
     }
     const isStuck = !lead.primary || lead.status?.suspended === true;
     if (isStuck && !(await operator.promote(lead, false)) && late)

@@ -75,12 +75,29 @@ export class Weather {
       if (this.over) return;
       const node = random.pick(nodes);
       this.operator.restart(node);
+      if (this.#sim.plan.onIoError !== 'pass-on' && this.#mendDisk(node)) continue;
       // A node that is to be alone is so for a while only; a failed disk is noticed by somebody.
       if (node.running && node.alone && random.oneIn(2)) void this.operator.connect(node, false);
       else if (node.running && (node.stale || node.status?.disk === 'Failed')) void node.stop();
       else if (!nodes.some((each) => each.primary) && random.oneIn(2))
         void this.operator.promote(node, false);
     }
+  }
+
+  /** What a person does about a disk, or I/O that waits because of one; false: nothing. */
+  #mendDisk(node: SimNode): boolean {
+    const { random, plan } = this.#sim;
+    const { status } = node;
+    if (!node.running || status === null) return false;
+    if (plan.onIoError === 'suspend' && status.suspended) {
+      if (random.oneIn(2)) void this.operator.resume(node);
+    } else if (status.disk === 'Diskless') {
+      const way = random.pick(['wait', 'wait', 'start again', 'replace', 'secondary'] as const);
+      if (way === 'start again') void node.stop();
+      else if (way === 'replace') this.#replace(node);
+      else if (way === 'secondary') void this.operator.demote(node, random.oneIn(2));
+    } else return false;
+    return true;
   }
 
   happen(event: WeatherEvent): void {

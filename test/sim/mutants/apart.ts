@@ -152,6 +152,40 @@ export const APART: readonly Mutant[] = [
     ],
   },
   {
+    name: 'new-primary-shares-generation',
+    rules: ['R7'],
+    source: 'a defect that was found here',
+    about: 'A new primary whose peer is linked goes on in the generation that it found.',
+    symptom:
+      'a third node, that it has never met, shares that one with the peer, comes back after a crash, and wins',
+    theme: 'unmet-pairs',
+    edits: [
+      {
+        file: ROLES,
+        within: 'void VolumeImpl::ensure_apart_generation()',
+        find: 'needed = needed || newly_primary;',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'new-peer-over-unflushed-cache',
+    rules: ['R1', 'R3'],
+    source: 'a defect that was found here',
+    about:
+      'What a primary sent may be only in the cache here when another node is met for the first time.',
+    symptom: 'the power goes when both are in step: they differ, and nothing says so',
+    theme: 'unmet-pairs',
+    edits: [
+      {
+        file: LINK,
+        within: 'void VolumeImpl::link_prepare(',
+        find: 'flush = tracks_others(slot);',
+        replace: '',
+      },
+    ],
+  },
+  {
     name: 'secondary-marks-nobody',
     rules: ['R8'],
     source: DESIGN,

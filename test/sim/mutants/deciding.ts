@@ -63,6 +63,7 @@ export const DECIDING: readonly Mutant[] = [
     about:
       'Of two copies with equal generations the one whose node crashed as primary becomes the target.',
     symptom: 'protocol A: flushed writes that only the crashed primary has are overwritten',
+    theme: 'fallen-primary',
     edits: [
       {
         file: GENERATIONS,

@@ -2,6 +2,7 @@
 import { APART } from './apart.ts';
 import { DECIDING } from './deciding.ts';
 import { DURABILITY } from './durability.ts';
+import { FAILING } from './failing.ts';
 import type { Mutant } from './mutant.ts';
 import { RESYNC } from './resync.ts';
 import { ROLES } from './roles.ts';
@@ -16,4 +17,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...STARTING,
   ...ROLES,
   ...DECIDING,
+  ...FAILING,
 ];
