@@ -37,9 +37,10 @@ test('a figure above its limit has failed, and one that was not measured', () =>
 });
 
 test('every target of the core and of large volumes has failed when nothing was measured', () => {
-  const limits = [...microLimits([]), ...scaleLimits([], DEFAULTS.shape)];
-  assert.is(limits.length, 7);
-  assert.not(limits.map(checkLimit).some(({ passed }) => passed));
+  for (const limits of [microLimits([]), scaleLimits([], DEFAULTS.shape)]) {
+    assert.ok(limits.length > 0);
+    assert.not(limits.map(checkLimit).some(({ passed }) => passed));
+  }
 });
 
 test('blocks are spread over the whole volume, on their borders', () => {
