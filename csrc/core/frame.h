@@ -81,7 +81,7 @@ inline constexpr uint8_t kFrameResync = 2;        // kData, kZeroes: resync, not
 inline constexpr uint8_t kFrameLast = 4;          // kMap: the last one
 inline constexpr uint8_t kFrameHard = 8;          // kBarrier: an ordering barrier (R10)
 inline constexpr uint8_t kFrameAckReceived = 16;  // kData..kDiscard: protocol B
-inline constexpr uint8_t kFrameAckWritten = 32;   // kData..kDiscard: protocol C
+inline constexpr uint8_t kFrameAckWritten = 32;   // kData..kDiscard: protocol C, resync
 
 struct FrameHeader {
   FrameType type{};

@@ -424,6 +424,7 @@ void VolumeImpl::append_sent(Write* write) {
   check(send_frame(header, payload, true), "a write was sent without room");
   transfer.append(write->aligned, false, wait ? write : nullptr).in_log = !diskless();
   ++link.application_in_log;
+  link.application_us = now_us;
   link.application_bytes += write->aligned.length;
   if (wait) ++write->acks_pending;
   if (write->fua && last && !diskless()) {
@@ -435,6 +436,13 @@ void VolumeImpl::append_sent(Write* write) {
   }
 }
 
+// What a resync alone sent need not be durable soon: nothing waits for it but the clearing of bits,
+// and each epoch costs the target a flush.
+uint64_t VolumeImpl::epoch_due_us() const {
+  const bool resync = link.resync_in_epoch == transfer.open_epoch_writes();
+  return link.epoch_opened_us + limits.epoch_interval_us * (resync ? kResyncEpochFactor : 1);
+}
+
 uint32_t VolumeImpl::close_epoch(bool hard) {
   FrameHeader header;
   header.type = FrameType::kBarrier;
@@ -444,6 +452,7 @@ uint32_t VolumeImpl::close_epoch(bool hard) {
   if (hard) header.flags |= kFrameHard;
   link.last_closed_hard = hard;
   link.resync_in_epoch = 0;
+  link.resync_epoch_bytes = 0;
   const uint32_t epoch = transfer.close_epoch();
   send_or_queue(header);
   return epoch;
@@ -474,6 +483,7 @@ void VolumeImpl::forget_transfer_log() {
   link.application_in_log = 0;
   link.application_bytes = 0;
   link.resync_in_log = 0;
+  link.resync_bytes = 0;
   // A write may stand here once for each of its pieces: it is settled with the last, and may be
   // gone after that. In the order in which they were sent, so that two runs end requests in the
   // same order.
@@ -512,6 +522,10 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header,
       }
       entry->acknowledged = true;
       link.progress_us = now_us;
+      if (entry->resync) {
+        link.pace.written(sequence);
+        link.pace.end(entry->range.length);
+      }
       if (entry->resync || entry->owner == nullptr) continue;
       Write* write = static_cast<Write*>(std::exchange(entry->owner, nullptr));
       --write->acks_pending;
@@ -543,6 +557,11 @@ void VolumeImpl::pop_durable() {
     transfer.pop_front();
     if (durable.resync) {
       --link.resync_in_log;
+      link.resync_bytes -= durable.range.length;
+      if (!durable.acknowledged) {  // durable is more than written
+        link.pace.written(durable.sequence);
+        link.pace.end(durable.range.length);
+      }
       task_durable(static_cast<SyncTask*>(durable.owner), durable.range, durable.error != 0);
       continue;
     }
@@ -581,10 +600,13 @@ void VolumeImpl::poll_link() {
   pump_served_reads();
   const bool starving = log_full && !log_wait.empty();
   const uint32_t open = transfer.open_epoch_writes();
+  const bool resync_waits =
+      link.resync_in_epoch > 0 &&
+      (link.resync_drained || link.resync_in_epoch > limits.resync_requests / 2 ||
+       link.resync_epoch_bytes >= kResyncUndurableMax / 2);
   if (open > 0 &&
       (open >= kEpochWritesMax || starving || (diskless() && transfer.closed_epochs() == 0) ||
-       link.resync_in_epoch >= limits.resync_requests / 2 + 1 || open * 4 >= limits.window_writes ||
-       now_us - link.epoch_opened_us >= limits.epoch_interval_us)) {
+       resync_waits || open * 4 >= limits.window_writes || now_us >= epoch_due_us())) {
     close_epoch(false);
   }
   flush_controls();

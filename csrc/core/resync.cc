@@ -88,21 +88,28 @@ void VolumeImpl::maps_exchanged() {
 
 void VolumeImpl::pump_resync() {
   if (link.state != Connection::kSyncSource || link.finishing) return;
-  uint32_t active = 0;
-  for (auto task = link.tasks.begin(); task != link.tasks.end();) {
-    SyncTask* one = &*task++;
-    task_step(one);
+  const bool shared =
+      link.application_in_log != 0 ||
+      (link.application_us != 0 && now_us - link.application_us < kApplicationRecentUs);
+  link.pace.turn(now_us, shared);
+  for (size_t index = 0; index < link.sending.size();) {
+    SyncTask* task = link.sending[index];
+    task_step(task);
     if (link.state != Connection::kSyncSource) return;
+    if (index < link.sending.size() && link.sending[index] == task) ++index;
   }
-  for (const SyncTask& task : link.tasks) active += task.next < task.range.end() ? 1 : 0;
   if (link.unread_only && now_us >= link.unread_retry_us) {
     link.unread_only = false;
     link.unreadable->clear_all();
   }
   DirtyMap* map = link_map();
-  while (!link.unread_only && active < 4 && link.tasks.size() < limits.resync_requests) {
+  link.resync_drained = false;
+  while (!link.unread_only && link.sending.size() < kResyncReadsMax &&
+         link.tasks.size() < limits.resync_requests && link.resync_bytes < kResyncUndurableMax &&
+         link.pace.allows(link.pace.piece_bytes())) {
     const std::optional<ChunkRange> run = next_run();
     if (!run) {
+      link.resync_drained = link.sending.empty();
       if (link.cursor == 0 || !link.tasks.empty()) break;
       link.cursor = 0;  // another pass, for what was marked behind the first
       continue;
@@ -113,9 +120,10 @@ void VolumeImpl::pump_resync() {
     task.volume = this;
     task.range = map->bytes_of(*run);
     task.next = task.range.offset;
-    ++active;
+    link.sending.push_back(&task);
     task_step(&task);
   }
+  link.pace.turned(now_us);
   if (link.tasks.empty() && link.cursor == 0) wait_for_unread();
   check_finished();
 }
@@ -158,6 +166,8 @@ void VolumeImpl::task_unread(SyncTask* task) {
   link.suspects->mark(task->range);
   host.buffer_put(task->buffer, task->buffer_bytes);
   task->buffer = nullptr;
+  link.pace.end(task->piece.length);
+  task_sent(task);
   task->step = SyncTask::Step::kIdle;
   task->voided = true;
   task->range.length = task->next - task->range.offset;
@@ -191,10 +201,13 @@ void VolumeImpl::task_step(SyncTask* task) {
     return;
   }
   if (task->step != SyncTask::Step::kIdle || task->next >= task->range.end()) return;
-  task->piece = {task->next, std::min<uint64_t>(kResyncPieceBytes, task->range.end() - task->next)};
+  const uint64_t bytes = std::min(link.pace.piece_bytes(), task->range.end() - task->next);
+  if (!link.pace.allows(bytes)) return;
+  task->piece = {task->next, bytes};
   task->buffer_bytes = task->piece.length;
   task->buffer = host.buffer_get(task->buffer_bytes);
   if (task->buffer == nullptr) return;  // the next poll tries again
+  link.pace.begin(bytes);
   task->step = SyncTask::Step::kLocking;
   task->lock = RangeLock{};
   task->lock.range = align_out(task->piece);
@@ -238,7 +251,7 @@ void VolumeImpl::task_send(SyncTask* task) {
   if (transfer.open_epoch_writes() == 0) link.epoch_opened_us = now_us;
   FrameHeader header;
   header.type = zero ? FrameType::kZeroes : FrameType::kData;
-  header.flags = kFrameResync;
+  header.flags = kFrameResync | kFrameAckWritten;  // for the pace; the bits wait for the epoch
   header.sequence = transfer.next_sequence();
   header.epoch = transfer.open_epoch();
   header.offset = task->piece.offset;
@@ -246,18 +259,26 @@ void VolumeImpl::task_send(SyncTask* task) {
   header.payload_bytes = zero ? 0 : header.length;
   check(send_frame(header, task->buffer, true), "a resync write was sent without room");
   transfer.append(task->piece, true, task);
+  link.pace.sent(header.sequence);
   ++link.resync_in_log;
   ++link.resync_in_epoch;
+  link.resync_bytes += header.length;
+  link.resync_epoch_bytes += header.length;
   counters.resync_sent_bytes += header.length;
   counters.resync_wire_bytes += header.payload_bytes;
   host.buffer_put(task->buffer, task->buffer_bytes);
   task->buffer = nullptr;
   task->next = task->piece.end();
   task->step = SyncTask::Step::kIdle;
-  if (task->next == task->range.end())
+  if (task->next == task->range.end()) {
+    task_sent(task);
     link.sync_chunks_sent += link_map()->outward(task->range).count;
+  }
   locks.release(&task->lock);
 }
+
+// What is left of it is acknowledgements.
+void VolumeImpl::task_sent(SyncTask* task) { std::erase(link.sending, task); }
 
 // R9: the bits are cleared when exactly what was read is durable there, and nothing was marked
 // since.
@@ -295,6 +316,7 @@ bool VolumeImpl::drop_tasks() {
   // Releasing a lock may start what waited for it, and end up here again: take the tasks off the
   // list first, and let none of them start any more.
   std::list<SyncTask> dropped;
+  link.sending.clear();
   for (auto it = link.tasks.begin(); it != link.tasks.end();) {
     const auto task = it++;
     if (task->step == SyncTask::Step::kReading) continue;

@@ -177,8 +177,7 @@ uint64_t VolumeImpl::next_deadline() const {
   if (link_active()) {
     deadline = std::min({deadline, link.heard_us + limits.peer_timeout_us + 1,
                          link.sent_us + limits.ping_interval_us});
-    if (transfer.open_epoch_writes() > 0)
-      deadline = std::min(deadline, link.epoch_opened_us + limits.epoch_interval_us);
+    if (transfer.open_epoch_writes() > 0) deadline = std::min(deadline, epoch_due_us());
   }
   if (link.unread_only && link_active()) deadline = std::min(deadline, link.unread_retry_us);
   if (link.state == Connection::kPrepared)

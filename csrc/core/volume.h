@@ -44,7 +44,7 @@ struct Limits {
   uint64_t peer_timeout_us = 6'000'000;    // nothing heard for so long: the link is gone
   uint64_t ping_interval_us = 1'000'000;
   uint64_t epoch_interval_us = 20'000;  // longest time an epoch stays open
-  uint32_t resync_requests = 16;        // resync pieces in flight
+  uint32_t resync_requests = 512;  // runs of dirty chunks that are read, sent or not yet durable
 };
 
 // What the handshake tells the peer, and what the decision is made from.

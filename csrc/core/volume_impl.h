@@ -18,6 +18,7 @@
 #include "core/check.h"
 #include "core/frame.h"
 #include "core/metadata_writer.h"
+#include "core/pace.h"
 #include "core/range_lock.h"
 #include "core/transfer_log.h"
 #include "core/volume.h"
@@ -28,9 +29,14 @@ namespace tidemark {
 inline constexpr uint32_t kTransferEntries = 8192;  // bound of the transfer log
 inline constexpr size_t kSendHeadroom =
     64u << 10;  // kept free in the send ring for acknowledgements and barriers
-inline constexpr uint32_t kZeroPieceMax = 16u << 20;  // bytes of one zero or discard piece
-inline constexpr uint32_t kResyncPieceBytes = 256u << 10;
+inline constexpr uint32_t kZeroPieceMax = 16u << 20;    // bytes of one zero or discard piece
 inline constexpr uint32_t kResyncTaskBytes = 1u << 20;  // or one chunk, if that is larger
+inline constexpr uint32_t kResyncReadsMax = 16;         // runs of dirty chunks being read and sent
+// Sent by a resync and not durable at the target. An epoch is closed at half of it, so that one
+// flush there serves much, and the next half is on its way meanwhile.
+inline constexpr uint64_t kResyncUndurableMax = 64u << 20;
+inline constexpr uint64_t kResyncEpochFactor = 5;  // an epoch of resync alone stays open longer
+inline constexpr uint64_t kApplicationRecentUs = 50'000;  // it writes, for a resync's pace
 inline constexpr uint32_t kMapPieceBytes = 32u << 10;
 inline constexpr uint32_t kReceivedWritesMax = 1024;  // peer's writes under way here
 inline constexpr uint32_t kReceivedEpochsMax = 4096;
@@ -141,9 +147,12 @@ struct LinkState {
 
   // sending
   uint64_t epoch_opened_us = 0;
-  uint32_t resync_in_log = 0;     // resync entries of the transfer log
-  uint32_t resync_in_epoch = 0;   // ... in the open epoch
-  bool last_closed_hard = false;  // the last closed epoch ended with an ordering barrier
+  uint32_t resync_in_log = 0;       // resync entries of the transfer log
+  uint64_t resync_bytes = 0;        // of them
+  uint64_t resync_epoch_bytes = 0;  // of those in the open epoch
+  uint64_t application_us = 0;      // when the application wrote last, 0 never
+  uint32_t resync_in_epoch = 0;     // ... in the open epoch
+  bool last_closed_hard = false;    // the last closed epoch ended with an ordering barrier
   uint64_t application_in_log = 0;
   uint64_t application_bytes = 0;
   std::deque<FrameHeader>
@@ -171,6 +180,9 @@ struct LinkState {
   uint64_t map_receive_next = 0;
   uint64_t cursor = 0;  // source: where the pass over the map is
   std::list<SyncTask> tasks;
+  std::vector<SyncTask*> sending;  // those of them that were not sent to their end
+  Pace pace;
+  bool resync_drained = false;  // nothing is left to be sent: what is open is closed
   // Source: chunks of a task that could not be read, which are read one by one from then on, and
   // those of them that failed alone. Made with the first error.
   std::unique_ptr<DirtyMap> suspects;
@@ -323,6 +335,7 @@ struct VolumeImpl {
   bool room_for(size_t payload_bytes) const;
   void append_sent(Write* write);
   uint32_t close_epoch(bool hard);
+  uint64_t epoch_due_us() const;
   void forget_transfer_log();
   void release_peer(const TransferEntry& entry);
   void acknowledge_written(const FrameHeader& header, const std::vector<WrittenRange>& ranges);
@@ -355,6 +368,7 @@ struct VolumeImpl {
   void maps_exchanged();
   void pump_resync();
   void task_step(SyncTask* task);
+  void task_sent(SyncTask* task);
   void task_read(SyncTask* task);
   void task_send(SyncTask* task);
   std::optional<ChunkRange> next_run();

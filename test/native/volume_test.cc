@@ -291,6 +291,7 @@ TEST_CASE("an interrupted resync resumes where it was") {
     REQUIRE(pair.wait(pair.write(pair.a, i * kMiB, kMiB, static_cast<uint8_t>(i + 1))));
   const uint64_t total = pair.state(pair.a).dirty_chunks;
   CHECK(total == 16 * 256);
+  pair.limit([](Limits& limits) { limits.resync_requests = 4; });
   REQUIRE(pair.connect(&pair.a, false));
   REQUIRE(pair.run([&] { return pair.state(pair.a).dirty_chunks < total / 2; }));
   pair.cut();
@@ -314,6 +315,8 @@ TEST_CASE("a full resync resumes by map after the target was restarted") {
   Limits limits;
   limits.flush_interval_us = 2'000;
   world.b.volume().set_limits(limits);
+  limits.resync_requests = 4;
+  world.a.volume().set_limits(limits);
   int error = 1;
   REQUIRE(world.finish([&](Done done) { world.a.volume().promote(true, done); }, &error));
   REQUIRE(world.wait(world.write(world.a, 0, 16 * kMiB, 3)));

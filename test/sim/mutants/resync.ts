@@ -51,12 +51,6 @@ export const RESYNC: readonly Mutant[] = [
     symptom: 'the target loses power: the chunk differs without a mark',
     edits: [
       {
-        file: RESYNC_CC,
-        within: 'void VolumeImpl::task_send(SyncTask* task)',
-        find: 'header.flags = kFrameResync;',
-        replace: 'header.flags = kFrameResync | kFrameAckWritten;',
-      },
-      {
         file: LINK,
         within: 'void VolumeImpl::acknowledge_written(',
         find: 'if (entry->resync || entry->owner == nullptr) continue;',
