@@ -50,6 +50,9 @@ bool VolumeImpl::make_generation(MetadataWriter::Done done, uint32_t served, uin
   const uint64_t shared = sb().current;
   newly_primary = false;
   unshared_slots = 0;
+  // Whoever has it still is known to be behind by all that follow this copy, also where they never
+  // met: a slot's B is told to that slot's peer alone.
+  sb().push_history(shared);
   sb().current = wanted != kGenerationNone ? wanted : fresh_generation();
   bool announce = false;
   for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {

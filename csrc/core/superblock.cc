@@ -268,8 +268,9 @@ std::string found_magic(const char (&magic)[8]) {
 
 void Superblock::push_history(uint64_t generation) {
   if (generation == kGenerationNone || generation == kGenerationJustCreated) return;
-  if (history[0] == generation) return;
-  std::copy_backward(history.begin(), history.end() - 1, history.end());
+  // One that is known already comes to the front, and pushes nothing out.
+  const auto at = std::find(history.begin(), history.end() - 1, generation);
+  std::copy_backward(history.begin(), at, at + 1);
   history[0] = generation;
 }
 

@@ -86,8 +86,7 @@ struct Superblock {
   uint64_t created_unix_s = 0;  // for people only
   char name[64] = {};           // volume name at create, for people only
 
-  // Move a generation to the front of the history (0 and 1 are not kept; a repeated one is not
-  // added twice in a row).
+  // Move a generation to the front of the history (0 and 1 are not kept).
   void push_history(uint64_t generation);
   // What map and log blocks carry of `metadata_id`.
   uint64_t short_id() const;
