@@ -1,4 +1,5 @@
 /** What must hold at every step, at every crash that could happen now, and of every number that is to stay within bounds. */
+import { ANSWER_MS } from './duties.ts';
 import { type Lineage, SECTOR_BYTES } from './lineage.ts';
 import { SimChecks } from './machine.ts';
 import type { SimNode } from './node.ts';
@@ -236,7 +237,7 @@ export class Checks {
 
   /** R18: a recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
-    const { network, nodes, disturbedUs } = this.#sim;
+    const { network, nodes, disturbedUs, time } = this.#sim;
     // With the device taken away there is no I/O, and what a person forces is a person's decision.
     const { waitedFor } = node;
     node.waitedFor = null;
@@ -246,6 +247,8 @@ export class Checks {
     for (const other of nodes) {
       if (other === node || other.alone || !other.primary || other.startedUs > node.startedUs)
         continue;
+      // It may have been secondary still when it answered.
+      if (time.nowUs - other.promotedUs < ANSWER_MS * MS) continue;
       throw new Violation(
         'recovery',
         `${node.name} lets its I/O go on though ${other.name} is primary and within reach`,

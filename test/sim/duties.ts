@@ -9,7 +9,7 @@ import type { Simulation } from './simulation.ts';
 import { Violation } from './violation.ts';
 
 /** A peer that has so long to answer answers, when nothing is wrong. */
-const ANSWER_MS = 1000;
+export const ANSWER_MS = 1000;
 
 export class Duties {
   readonly #sim: Simulation;

@@ -48,6 +48,8 @@ export class SimNode {
   /** Why the last start failed. */
   failure = '';
   startedUs = 0;
+  /** When it was promoted last. */
+  promotedUs = Number.NEGATIVE_INFINITY;
   readonly mood: PolicyMood = { calm: false };
   /** Number of the ublk device that the kernel has, served or waiting; null: none. */
   device: number | null = null;
@@ -404,6 +406,7 @@ export class SimNode {
         if (error !== null) return;
         check(() => {
           if (what === 'promote') {
+            this.promotedUs = this.#sim.time.nowUs;
             duties.promoted(this, force);
             model.promoted(index, force, force && wasInconsistent);
           } else if (what === 'demote') {
