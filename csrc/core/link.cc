@@ -426,6 +426,7 @@ void VolumeImpl::append_sent(Write* write) {
   ++link.application_in_log;
   link.application_us = now_us;
   link.application_bytes += write->aligned.length;
+  link.application_ahead += write->aligned.length;
   if (wait) ++write->acks_pending;
   if (write->fua && last && !diskless()) {
     const uint32_t epoch = close_epoch(protocol != Protocol::kC);
@@ -482,6 +483,7 @@ void VolumeImpl::forget_transfer_log() {
   log_retry = true;
   link.application_in_log = 0;
   link.application_bytes = 0;
+  link.application_ahead = 0;
   link.resync_in_log = 0;
   link.resync_bytes = 0;
   // A write may stand here once for each of its pieces: it is settled with the last, and may be
@@ -525,6 +527,8 @@ void VolumeImpl::acknowledge_written(const FrameHeader& header,
       if (entry->resync) {
         link.pace.written(sequence);
         link.pace.end(entry->range.length);
+      } else {
+        link.application_ahead -= entry->range.length;
       }
       if (entry->resync || entry->owner == nullptr) continue;
       Write* write = static_cast<Write*>(std::exchange(entry->owner, nullptr));
@@ -569,6 +573,7 @@ void VolumeImpl::pop_durable() {
     log_retry = true;
     --link.application_in_log;
     link.application_bytes -= durable.range.length;
+    if (!durable.acknowledged) link.application_ahead -= durable.range.length;
     if (durable.owner != nullptr) {  // durable is more than written
       Write* write = static_cast<Write*>(durable.owner);
       --write->acks_pending;

@@ -9,7 +9,7 @@ uint64_t Pace::piece_bytes() const {
   return std::clamp(part, kPieceMin, kPieceMax);
 }
 
-void Pace::turn(uint64_t now_us, bool shared) {
+void Pace::turn(uint64_t now_us, bool shared, uint64_t application_bytes) {
   shared_ = shared;
   if (probe_done_) {
     learn(now_us - probe_us_);
@@ -23,6 +23,9 @@ void Pace::turn(uint64_t now_us, bool shared) {
     shared_window_ = kWindowMin;
     ramping_ = true;
   }
+  const uint64_t taken_us = std::max(taken_us_, probe_ != 0 ? now_us - probe_us_ : 0);
+  floor_ = std::clamp(std::max(application_bytes / kShare, taken_us * kRateMin / 1'000'000),
+                      kWindowMin, kWindowMax);
 }
 
 void Pace::turned(uint64_t now_us) {
@@ -35,6 +38,7 @@ void Pace::turned(uint64_t now_us) {
 }
 
 void Pace::learn(uint64_t taken_us) {
+  taken_us_ = taken_us;
   shortest_us_ = std::min(shortest_us_, taken_us);
   if (!shared_) return;
   const uint64_t way_us = std::min(shortest_us_, shortest_before_us_);

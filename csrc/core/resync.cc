@@ -91,7 +91,7 @@ void VolumeImpl::pump_resync() {
   const bool shared =
       link.application_in_log != 0 ||
       (link.application_us != 0 && now_us - link.application_us < kApplicationRecentUs);
-  link.pace.turn(now_us, shared);
+  link.pace.turn(now_us, shared, link.application_ahead);
   for (size_t index = 0; index < link.sending.size();) {
     SyncTask* task = link.sending[index];
     task_step(task);
@@ -280,18 +280,21 @@ void VolumeImpl::task_send(SyncTask* task) {
 // What is left of it is acknowledgements.
 void VolumeImpl::task_sent(SyncTask* task) { std::erase(link.sending, task); }
 
-// R9: the bits are cleared when exactly what was read is durable there, and nothing was marked
-// since.
+// R9: a bit is cleared when exactly what was read is durable there, and nothing was marked since.
+// Not only when the whole run is: where pieces take long, that is long, and would be copied again
+// after a break. They become durable in their order: what is ahead of this one in its first chunk
+// is.
 void VolumeImpl::task_durable(SyncTask* task, ByteRange range, bool failed) {
   task->voided = task->voided || failed;
   task->durable_bytes += range.length;
-  if (task->durable_bytes != task->range.length) return;
   if (!task->voided) {
-    const uint64_t before = link_map()->dirty_bytes();
-    link_map()->clear(task->range);
-    link.sync_done_bytes += before - link_map()->dirty_bytes();
+    DirtyMap* map = link_map();
+    const uint64_t before = map->dirty_bytes();
+    const uint64_t begin = map->bytes_of(map->outward(range)).offset;
+    map->clear({begin, range.end() - begin});
+    link.sync_done_bytes += before - map->dirty_bytes();
   }
-  end_task(task);
+  if (task->durable_bytes == task->range.length) end_task(task);
 }
 
 void VolumeImpl::end_task(SyncTask* task) {

@@ -155,6 +155,7 @@ struct LinkState {
   bool last_closed_hard = false;    // the last closed epoch ended with an ordering barrier
   uint64_t application_in_log = 0;
   uint64_t application_bytes = 0;
+  uint64_t application_ahead = 0;  // bytes of them that are not known to be written there
   std::deque<FrameHeader>
       controls;  // headers that found no room (barriers, epoch acknowledgements, sync done ...)
 

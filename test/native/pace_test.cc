@@ -14,6 +14,7 @@ namespace {
 struct Course {
   uint64_t way_us;
   uint64_t bytes_per_us;
+  uint64_t application_bytes = 0;  // of the application, ahead
   Pace pace = {};
   uint64_t now_us = 1'000;
   uint64_t free_us = 0;  // when the wire is done with all that was sent
@@ -35,7 +36,7 @@ struct Course {
         moved += pieces.front().bytes;
         pieces.pop_front();
       }
-      pace.turn(now_us, shared);
+      pace.turn(now_us, shared, application_bytes);
       for (uint64_t bytes = pace.piece_bytes(); pace.allows(bytes); bytes = pace.piece_bytes()) {
         pace.begin(bytes);
         pace.sent(++sequence);
@@ -91,6 +92,35 @@ TEST_CASE("a queue that the resync made alone is gone soon after an application 
   CHECK(course.queue_us() <= 2 * Pace::kWaitUs);
 }
 
+TEST_CASE("a resync gets on however long and uneven the queue is that the application makes") {
+  for (const uint64_t longest_us : {4'000'000u, 20'000'000u}) {
+    INFO("queue of us " << longest_us);
+    Course course{100, 100};
+    course.run(1'000'000, true);
+    // A flush of the application after each of its writes: many, of few bytes.
+    uint64_t us = 0;
+    for (uint32_t i = 0; us < 20 * longest_us; us += longest_us / 4, ++i) {
+      if (us < 2 * longest_us) course.moved = 0;  // what was sent before the queue
+      course.way_us = longest_us / 8 * (2 + i % 7);
+      course.run(longest_us / 4, true);
+    }
+    us -= 2 * longest_us;
+    CHECK(course.moved / (us / 1'000'000) > Pace::kRateMin * 2 / 3);
+  }
+}
+
+TEST_CASE("a resync has its share beside an application that keeps much under way") {
+  Course course{2'000'000, 10, 16u << 20};
+  course.run(1'000'000, true);
+  CHECK(course.pace.window() == (16u << 20) / Pace::kShare);
+  course.application_bytes = 1u << 30;
+  course.run(10, true);
+  CHECK(course.pace.window() == Pace::kWindowMax);
+  course.application_bytes = 4096;
+  course.run(4'000'000, true);
+  CHECK(course.pace.window() < 1u << 20);
+}
+
 TEST_CASE("the shortest time is found again when the way has become longer") {
   Course course{100, 1'000};
   course.run(1'000'000, true);
@@ -103,7 +133,7 @@ TEST_CASE("the shortest time is found again when the way has become longer") {
 
 TEST_CASE("what was acknowledged before its time was taken does not stop the taking of times") {
   Pace pace;
-  pace.turn(0, true);
+  pace.turn(0, true, 0);
   pace.begin(Pace::kPieceMin);
   pace.sent(1);
   pace.written(1);  // in the same turn
@@ -111,7 +141,7 @@ TEST_CASE("what was acknowledged before its time was taken does not stop the tak
   pace.turned(0);
   const uint64_t before = pace.window();
   for (uint64_t sequence = 2; sequence < 10; ++sequence) {
-    pace.turn(sequence * 1'000, true);
+    pace.turn(sequence * 1'000, true, 0);
     pace.begin(Pace::kPieceMin);
     pace.sent(sequence);
     pace.turned(sequence * 1'000);

@@ -106,4 +106,26 @@ TEST_CASE("a source whose metadata fail at the end of a resync ends the link and
   CHECK(pair.b.volume().status().disk == DiskState::kInconsistent);
 }
 
+TEST_CASE("a chunk of a resync is clear when it is durable there, and marked again by what fails") {
+  Pair pair(test_seed());
+  pair.cut();
+  REQUIRE(pair.wait(pair.write(pair.a, 0, kMiB, 3)));  // one run, of several pieces
+  REQUIRE(pair.state(pair.a).dirty_chunks == 256);
+  pair.a.holds = [](const Io& io) {
+    return io.target == IoTarget::kData && io.kind == IoKind::kRead && io.offset >= kMiB / 2;
+  };
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.state(pair.a).dirty_chunks <= 128; }));
+  CHECK(pair.state(pair.a).dirty_chunks == 128);
+  // R9: nothing of the run is cleared any more, and it is copied again.
+  pair.a.fail_next_write = -EIO;
+  Request* failed = pair.write(pair.a, 8192, 4096, 4);
+  REQUIRE(pair.run([&] { return failed->result <= 0; }));
+  CHECK(pair.state(pair.a).dirty_chunks == 129);
+  pair.a.holds = nullptr;
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
+  CHECK(pair.identical());
+}
+
 }  // namespace tidemark::test

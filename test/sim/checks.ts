@@ -19,6 +19,8 @@ const QUIET_MS = 30_000;
 const STALL_TIMEOUTS = 7;
 /** Of silence, after which a link must be down: what is between two looks counts less. */
 const SILENT_TIMEOUTS = 2;
+/** csrc/core/pace.h: what a resync may have under way at least. A larger chunk goes there in several journeys. */
+const RESYNC_WINDOW_MIN = 128 << 10;
 /** csrc/core/volume_impl.h: kTransferEntries. */
 const TRANSFER_WRITES_MAX = 8192;
 /** Room for the peer's writes under way (1,024 of them, of what this workload sends), resync pieces and metadata. */
@@ -206,7 +208,8 @@ export class Checks {
     const sinceUs = Math.max(standsUs, this.#sim.disturbedUs);
     const { peerTimeout } = this.#sim.plan.timeouts;
     if (this.#sim.nodes.some(({ machine }) => machine.faults.hang)) return;
-    if (nowUs - sinceUs < (STALL_TIMEOUTS + 3) * peerTimeout * MS) return;
+    const journeys = Math.max(1, this.#sim.plan.chunkBytes / RESYNC_WINDOW_MIN);
+    if (nowUs - sinceUs < (STALL_TIMEOUTS + 3) * journeys * peerTimeout * MS) return;
     throw new Violation(
       'late',
       `the resync from ${node.name} has stood at ${left} chunks for ${((nowUs - sinceUs) / MS).toFixed(0)} ms; ${this.describeNodes()}`,
