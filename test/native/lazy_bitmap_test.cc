@@ -98,7 +98,8 @@ TEST_CASE("lazy bitmap: what stays empty touches no page, and a page that is fil
   // Not from a group's border, as the dirty map does it.
   filled.set_range(kPages / 2 * kPageBits + 640, (kPages / 2 - 1) * kPageBits);
   CHECK(filled.count() == kPages / 2 + (kPages / 2 - 1) * kPageBits);
-  CHECK(minor_faults() - before < kPages + kPages / 16);
+  // Once for each page; a sanitizer's own pages come on top of it.
+  CHECK(minor_faults() - before < kPages + kPages / 4);
 }
 
 TEST_CASE("dirty map and log need 1 bit a chunk and 2 % more, from 1 TiB on") {

@@ -40,7 +40,7 @@ test('a core that forgets a mark is seen, at once or after a crash', async () =>
   const bugs: [mutant: string, seen: RegExp][] = [
     ['data-before-log', /: uncovered: .*durable bit clear, extent \d+ cold/],
     ['transfer-log-forgotten', /: uncovered: .*RAM bit clear/],
-    ['evict-without-backing-flush', /: uncovered after a crash: /],
+    ['evict-without-backing-flush', /R3: extent \d+ leaves the log/],
     ['epoch-acked-without-flush', /: uncovered after a crash: /],
     ['overlapping-writes-together', /R5: .* was submitted while .* is in flight/],
   ];
