@@ -463,6 +463,9 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   }
   if (sb().current != header.offset) {
     sb().push_history(sb().current);
+    // The source made a new one since it told its past, and a third node may have that one still.
+    if (target && link.params.peer_current != header.offset)
+      sb().push_history(link.params.peer_current);
     // What an older primary wrote is not all that is here any more: I/O that waits there since a
     // crash is stale (R18).
     for (uint32_t slot = 0; slot < kMaxPeerSlots; ++slot) {

@@ -392,19 +392,30 @@ TEST_CASE(
 
 // Otherwise the two share no more than what came before both of them: a split brain.
 TEST_CASE("a copy knows the generation of a third node that its source has left behind") {
-  Pair pair(test_seed());
-  pair.cut();
-  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
-  REQUIRE(pair.idle());
-  pair.bind_stranger(pair.a);
-  const uint64_t left_behind = pair.state(pair.a).current;
-  REQUIRE(pair.wait(pair.write(pair.a, 4096, 4096, 2)));
-  REQUIRE(pair.state(pair.a).current != left_behind);
-  REQUIRE(pair.connect(&pair.a, false));
-  REQUIRE(pair.run([&] { return pair.connected(); }));
-  REQUIRE(pair.state(pair.b).current == pair.state(pair.a).current);
-  const auto history = pair.state(pair.b).history;
-  CHECK(std::count(history.begin(), history.end(), left_behind) == 1);
+  for (const bool meanwhile : {false, true}) {
+    CAPTURE(meanwhile);
+    Pair pair(test_seed());
+    pair.cut();
+    REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+    REQUIRE(pair.idle());
+    pair.bind_stranger(pair.a);
+    const uint64_t left_behind = pair.state(pair.a).current;
+    if (!meanwhile) REQUIRE(pair.wait(pair.write(pair.a, 4096, 4096, 2)));
+    REQUIRE(pair.connect(&pair.a, false));
+    // What the source told in the handshake was true then.
+    if (meanwhile) {
+      REQUIRE(pair.state(pair.a).current == left_behind);
+      Request* write = pair.write(pair.a, 4096, 4096, 2);
+      REQUIRE(pair.run([&] { return pair.state(pair.a).current != left_behind; }));
+      REQUIRE(!pair.connected());
+      REQUIRE(pair.wait(write));
+    }
+    REQUIRE(pair.run([&] { return pair.connected(); }));
+    REQUIRE(pair.state(pair.a).current != left_behind);
+    REQUIRE(pair.state(pair.b).current == pair.state(pair.a).current);
+    const auto history = pair.state(pair.b).history;
+    CHECK(std::count(history.begin(), history.end(), left_behind) == 1);
+  }
 }
 
 // R18: that a node was primary last lets its waiting I/O go on.
