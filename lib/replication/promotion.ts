@@ -50,6 +50,8 @@ export class Promotion {
   #changing = false;
   #granted = false;
   #lastId = 0;
+  /** What stood against the promotion that asked over a link which has ended. */
+  #left: string | null = null;
 
   constructor(nodeId: string) {
     this.#nodeId = nodeId;
@@ -67,6 +69,7 @@ export class Promotion {
   }
 
   linkDown(): void {
+    this.#left = this.#asking === null ? null : this.#objection();
     this.#peer = null;
     this.#asking = null;
     this.#granted = false;
@@ -75,12 +78,22 @@ export class Promotion {
   /** Whether the promotion needs nobody's consent, cannot be, or begins with a question. */
   ask(): { verdict: Verdict } | { send: ControlMessage; id: number } {
     this.#changing = true;
+    this.#left = null;
     if (!this.#peer) return { verdict: { allowed: true, reason: '' } };
     const refusal = this.#objection();
     if (refusal !== null) return { verdict: { allowed: false, reason: refusal } };
     this.#lastId += 1;
     this.#asking = { id: this.#lastId };
     return { send: { type: 'promote?', id: this.#lastId }, id: this.#lastId };
+  }
+
+  /**
+   * The link ended before the answer came. That leaves the decision to this node, unless it consented to the peer's promotion meanwhile, or
+   * heard of it: of two that ask at once one becomes primary (R18). Who asks again does so without a link.
+   */
+  unanswered(): Verdict {
+    if (this.#left === null) return { allowed: true, reason: '' };
+    return { allowed: false, reason: `${this.#left}, and the link with it ended meanwhile` };
   }
 
   /** The promotion ended, well or not; tells the role, and so gives back what the peer granted. */

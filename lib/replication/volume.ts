@@ -398,8 +398,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
     const isAnswered = () => this.#verdict?.id === asked.id;
     await this.#changes.until(() => isGone() || isAnswered(), PROMOTE_ANSWER_MS);
     if (isAnswered()) return this.#verdict!;
-    // Without the link it is this node's own decision.
-    if (isGone()) return { allowed: true, reason: '' };
+    if (isGone()) return this.#promotion.unanswered();
     return { allowed: false, reason: `the peer did not answer within ${PROMOTE_ANSWER_MS} ms` };
   }
 

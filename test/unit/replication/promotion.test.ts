@@ -93,6 +93,21 @@ test('the end of the link ends consent and questions', () => {
   assert.equal(b.receive(asked, 'secondary'), {});
 });
 
+test('one that asks, and has consented meanwhile, is not promoted because the link ends', () => {
+  const [a, b] = pair();
+  question(b);
+  assert.is(b.receive(question(a), 'secondary').answer?.type, 'promote-ok');
+  for (const each of [a, b]) each.linkDown();
+  assert.equal(b.unanswered(), {
+    allowed: false,
+    reason: 'the peer is being promoted, and the link with it ended meanwhile',
+  });
+  assert.is(a.unanswered().allowed, true);
+  // Asked anew, it is its own decision, as ever without a link.
+  b.settled('secondary');
+  assert.equal(b.ask(), { verdict: { allowed: true, reason: '' } });
+});
+
 test('control messages of later versions and nonsense are null', () => {
   for (const text of ['', '{', '[]', '{"type":"dance"}', '{"type":"role","role":"king"}']) {
     assert.is(parseControl(text), null, text);
