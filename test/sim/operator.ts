@@ -77,8 +77,10 @@ export class Operator {
     this.#sim.disturbed();
     const { disturbedUs } = this.#sim;
     const before = model.view(node.index);
+    // What it becomes meanwhile, by another command, it becomes without its peer.
+    const wasPrimary = node.primary;
     const done = await this.command(node, 'disconnect', () => node.replication?.disconnect(VOLUME));
-    if (done) this.#sim.check(() => duties.disconnected(node, before, disturbedUs));
+    if (done && wasPrimary) this.#sim.check(() => duties.disconnected(node, before, disturbedUs));
     return done;
   }
 
@@ -211,7 +213,7 @@ export class Operator {
         continue;
       }
       if (first.status?.disk !== 'UpToDate') await this.promote(first, true);
-      else if (!(await this.invalidate(other))) await this.#remake(other);
+      else if (!(await this.invalidate(other))) await this.remake(other);
       await this.connect(first, false);
       await this.connect(other, false);
     }
@@ -225,15 +227,19 @@ export class Operator {
   }
 
   /** The last resort: new metadata, so that everything is copied. */
-  async #remake(node: SimNode): Promise<void> {
-    if (!(await node.stop())) {
-      await this.#sim.steps(1);
-      node.crash('process');
-    }
+  async remake(node: SimNode): Promise<void> {
+    await this.end(node);
     await this.#sim.steps(1);
     if (node.state !== 'off') return;
     node.replaceDisk();
     node.start();
+  }
+
+  /** Its daemon stops, cleanly or not. */
+  async end(node: SimNode): Promise<void> {
+    if (await node.stop()) return;
+    await this.#sim.steps(1);
+    node.crash('process');
   }
 
   /** Whose data count, best first. */
