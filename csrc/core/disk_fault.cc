@@ -180,7 +180,7 @@ void VolumeImpl::detach_abandoned() {
 
 // Under `suspend` a request that failed waits and is done again.
 bool VolumeImpl::hold_failed(Request* request) {
-  if (limits.on_io_error != OnIoError::kSuspend || role != Role::kPrimary || stopped ||
+  if (limits.on_io_error != OnIoError::kSuspend || role != Role::kPrimary || stopped || unserved ||
       diskless() || (broken() && fault.resumed))
     return false;
   if (!suspended) set_suspended("a request failed; 'tidemark resume' tries again");

@@ -279,7 +279,7 @@ void VolumeImpl::demote(Done done) {
     done(-EBUSY, "another role change is under way");
     return;
   }
-  if (requests_out != 0 && (suspended || waits_for_peer())) {
+  if (requests_out != 0 && !unserved && (suspended || waits_for_peer())) {
     done(-EBUSY, "I/O is suspended with requests waiting: " +
                      (suspended ? suspend_reason : waiting_reason()));
     return;

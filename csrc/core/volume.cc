@@ -132,6 +132,7 @@ void VolumeImpl::set_suspended(const std::string& why) {
 }
 
 void VolumeImpl::drop_suspended() {
+  unserved = true;
   std::deque<Request*> waiting;
   waiting.swap(suspended_requests);
   for (Request* request : waiting) complete_now(request, -EIO);
@@ -164,6 +165,8 @@ void VolumeImpl::poll(uint64_t now) {
     link_stop("the peer did not get ready in time");
   }
   if (link.stopping) link_check_idle();
+  // What was under way when the device was taken away, and would have to wait only now.
+  if (unserved && (waits_for_peer() || !suspended_requests.empty())) drop_suspended();
   if (now_us >= next_sweep_us) sweep();
   // A link that was given up just now let go of extents, and no I/O need be under way that would
   // bring another turn.
@@ -291,7 +294,10 @@ Volume::Volume(Host& host, std::unique_ptr<Attachment> attachment, uint32_t bloc
     : impl_(std::make_unique<Impl>(host, std::move(attachment), block_bytes, meta_shares_device)) {}
 Volume::~Volume() = default;
 
-void Volume::submit(Request* request) { impl_->submit(request); }
+void Volume::submit(Request* request) {
+  impl_->unserved = false;
+  impl_->submit(request);
+}
 void Volume::io_done(Io* io) { io->done(io->context, io); }
 size_t Volume::link_input(std::span<const uint8_t> bytes) { return impl_->link_input(bytes); }
 void Volume::poll(uint64_t now_us) { impl_->poll(now_us); }

@@ -176,7 +176,8 @@ class Volume {
       uint32_t slot,
       Done done);  // this copy is worth nothing: full resync from that peer at the next handshake
   void suspend(const std::string& why);  // requests wait (reads too)
-  void drop_suspended();                 // those that wait fail; it stays suspended
+  void drop_suspended();  // those that wait fail, and until the next submit() those that would have
+                          // to; it stays suspended
   void resume();
   void stop(Done done);  // clean: link down, all bits on disk, log empty; nothing may be submitted
                          // after it

@@ -410,6 +410,7 @@ struct VolumeImpl {
   bool suspended = false;
   std::string suspend_reason;
   std::deque<Request*> suspended_requests;
+  bool unserved = false;  // its device was taken away: nobody is told of what is still out
 
   uint64_t requests_out = 0;      // submitted by frontends and not completed
   uint64_t writes_active = 0;     // Write objects in use

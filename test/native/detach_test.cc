@@ -306,6 +306,38 @@ TEST_CASE("detach: when the device is taken away, what waits for the peer fails"
   CHECK(error == 0);
 }
 
+TEST_CASE("detach: what a device that was taken away had under way fails when the link ends") {
+  FaultPair pair(OnIoError::kDetach);
+  pair.detach();
+  pair.wire_up = false;
+  std::vector<Request*> requests = {pair.write(pair.a, 0, 3 * kMiB, 1), pair.read(pair.a, 0, 4096),
+                                    pair.write(pair.a, 0, 4096, 2), pair.write(pair.a, 100, 100, 3),
+                                    pair.flush(pair.a)};
+  pair.run_for(1000);
+  pair.a.volume().drop_suspended();
+  int error = 1;
+  pair.a.volume().demote([&](int result, const std::string&) { error = result; });
+  for (Request* request : requests) CHECK(request->result == 1);
+  pair.a.volume().link_stop("cut");
+  pair.run_for(20'000);
+  for (Request* request : requests) CHECK(request->result == -EIO);
+  CHECK(error == 0);
+  CHECK(pair.a.volume().status().role == Role::kSecondary);
+}
+
+TEST_CASE("detach: a device that is offered anew waits for the peer again") {
+  FaultPair pair(OnIoError::kDetach);
+  pair.detach();
+  pair.a.volume().drop_suspended();
+  pair.cut();
+  Request* write = pair.write(pair.a, 0, 4096, 2);
+  pair.run_for(20'000);
+  CHECK(write->result == 1);
+  REQUIRE(pair.connect(nullptr, false));
+  REQUIRE(pair.wait(write));
+  CHECK(write->result == 0);
+}
+
 TEST_CASE("detach: a read that fails at the peer too fails its request") {
   FaultPair pair(OnIoError::kDetach);
   pair.detach();

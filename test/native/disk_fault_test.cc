@@ -151,6 +151,20 @@ TEST_CASE("suspend: what failed waits, and is done again after resume") {
   CHECK(pair.byte_at(pair.b, 2 * kMiB) == 4);
 }
 
+TEST_CASE("suspend: what a device that was taken away had under way fails, and waits for nobody") {
+  FaultPair pair(OnIoError::kSuspend);
+  pair.a.fail = [](const Io& io) { return is_data(io) && !is_flush(io) ? -EIO : 0; };
+  Request* write = pair.write(pair.a, 0, 4096, 3);
+  Request* read = pair.read(pair.a, kMiB, 4096);
+  pair.a.volume().drop_suspended();
+  int error = 1;
+  pair.a.volume().demote([&](int result, const std::string&) { error = result; });
+  pair.run_for(100'000);
+  CHECK(write->result == -EIO);
+  CHECK(read->result == -EIO);
+  CHECK(error == 0);
+}
+
 TEST_CASE("suspend: a failed flush is not tried again: after resume the requests fail") {
   FaultPair pair(OnIoError::kSuspend);
   bool failed = false;

@@ -104,7 +104,8 @@ export class DiskErrors {
     if (!this.#suspends) return;
     const waits = this.#waiting.get(node)?.has(id) === true;
     if (result === 0 && !waits) return;
-    if (result !== 0 && (this.#mayFail.has(node) || !node.running)) return;
+    // The device was taken away: there is nobody who could be kept waiting.
+    if (result !== 0 && (this.#mayFail.has(node) || !node.running || !node.serving)) return;
     throw new Violation(
       'suspended',
       result === 0

@@ -235,6 +235,15 @@ export class SimNode {
   #end(life: Life): void {
     life.alive = false;
     this.#daemon = null;
+    // Those that a stop which was not clean left are of a device that was taken away before.
+    const unfinished = this.machine.takeUnfinished();
+    if (unfinished.length !== this.pending.size) {
+      this.#sim.fail(
+        'requests',
+        `${this.pending.size} are out at ${this.name}, whose daemon has stopped, and ${unfinished.length} were given back`,
+      );
+    }
+    this.pending.clear();
     this.serving = false;
     this.diskless = false;
     this.#sim.network.died(this.index, 'process');

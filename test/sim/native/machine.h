@@ -95,7 +95,8 @@ class Machine {
   Faults faults;
   // The one life of its daemon, from open to its end. null: none.
   std::shared_ptr<Process> process;
-  std::vector<Ask> unfinished;  // of the last one, until somebody takes them
+  std::vector<Ask> unfinished;     // of the last one, until somebody takes them
+  std::vector<Answered> answered;  // in its last turn, likewise
   LateWrites late;
   uint64_t next_request = 1;
 

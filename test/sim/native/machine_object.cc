@@ -226,9 +226,10 @@ Napi::Value MachineObject::submit(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::completions(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Array array = Napi::Array::New(env);
-  if (machine_->process == nullptr) return array;
+  std::vector<Answered> answered = std::exchange(machine_->answered, {});
+  if (machine_->process != nullptr) answered = machine_->process->requests().take_answered();
   uint32_t count = 0;
-  for (const Answered& answer : machine_->process->requests().take_answered()) {
+  for (const Answered& answer : answered) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("id", Napi::Number::New(env, static_cast<double>(answer.id)));
     object.Set("result", Napi::Number::New(env, answer.result));

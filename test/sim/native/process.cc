@@ -315,6 +315,7 @@ void Process::end() {
     if (!abandoned_) guarded([&] { volume_->io_done(io); });
   }
   machine_.unfinished = requests_.unfinished();
+  machine_.answered = requests_.take_answered();
   const uint64_t left = requests_.out();
   if (broken_) static_cast<void>(volume_.release());
   volume_.reset();
