@@ -43,8 +43,11 @@ void Session::handle(Delivery delivery) {
     }
     return;
   }
-  if (!delivery.events.empty() && listener_ != nullptr) {
-    listener_->hear_events(std::move(delivery.events));
+  if (!delivery.events.empty()) {
+    size_t heard = 0;
+    for (const Event& event : delivery.events) heard += Engine::event_bytes(event);
+    if (listener_ != nullptr) listener_->hear_events(std::move(delivery.events));
+    if (!closed_) engine_->heard(heard);
   }
   // Each handler may close the volume, and nothing is told after that.
   if (delivery.outgoing && listener_ != nullptr && !closed_) listener_->hear_outgoing();

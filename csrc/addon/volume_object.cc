@@ -1,6 +1,7 @@
 #include "addon/volume_object.h"
 
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "addon/environment.h"
@@ -87,6 +88,8 @@ Napi::Function VolumeObject::define(Napi::Env env) {
                          InstanceMethod("feed", &VolumeObject::feed),
                          InstanceMethod("outgoing", &VolumeObject::outgoing),
                          InstanceMethod("consumed", &VolumeObject::consumed),
+                         InstanceMethod("takeSocket", &VolumeObject::take_socket),
+                         InstanceMethod("dropSocket", &VolumeObject::drop_socket),
                          InstanceMethod("close", &VolumeObject::close),
                      });
 }
@@ -383,6 +386,30 @@ Napi::Value VolumeObject::consumed(const Napi::CallbackInfo& info) {
   const auto bytes = static_cast<size_t>(reader.integer(reader.argument(0, "bytes"), 0, unread));
   if (!reader.failed()) session_->engine().consumed(bytes);
   return env.Undefined();
+}
+
+Napi::Value VolumeObject::take_socket(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  ArgumentReader reader(info, "takeSocket");
+  const auto fd = static_cast<int>(reader.integer(reader.argument(0, "fd"), 0, INT32_MAX));
+  if (reader.failed() || !usable(env)) return env.Undefined();
+  return call(env, [fd](Engine& engine, const Reply& reply) {
+    const int error = engine.take_socket(fd, [reply](const std::string& why) {
+      reply.resolve([why](napi_env to) -> napi_value { return Napi::String::New(to, why); });
+    });
+    if (error == 0) return;
+    Failure failure;
+    failure.code = "SOCKET";
+    failure.message =
+        "cannot use socket " + std::to_string(fd) + " for the link: " + std::strerror(-error);
+    failure.error_number = -error;
+    reply.reject(std::move(failure));
+  });
+}
+
+Napi::Value VolumeObject::drop_socket(const Napi::CallbackInfo& info) {
+  if (usable(info.Env())) session_->engine().drop_socket();
+  return info.Env().Undefined();
 }
 
 Napi::Value VolumeObject::close(const Napi::CallbackInfo& info) {

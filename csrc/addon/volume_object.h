@@ -43,6 +43,8 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject>, private Session::Lis
   Napi::Value feed(const Napi::CallbackInfo& info);
   Napi::Value outgoing(const Napi::CallbackInfo& info);
   Napi::Value consumed(const Napi::CallbackInfo& info);
+  Napi::Value take_socket(const Napi::CallbackInfo& info);
+  Napi::Value drop_socket(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // False: the volume is closed and an exception is pending.

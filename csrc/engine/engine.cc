@@ -1,6 +1,8 @@
 #include "engine/engine.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
@@ -22,6 +24,8 @@ constexpr auto kStatusAge = std::chrono::milliseconds(20);
 // The core keeps room for acknowledgements in the send ring, and a whole frame must fit beside it;
 // a frame that did not arrive completely must leave room for its rest in the receive ring.
 constexpr size_t kLinkRingBytesMin = 4u << 20;
+// An event without its text, in a queue.
+constexpr size_t kEventBytes = 128;
 
 std::string check_options(const EngineOptions& options) {
   const auto bad_ring = [](size_t bytes) {
@@ -239,6 +243,39 @@ void Engine::Impl::reset_link_bytes() {
   send_->unread_or_sleep();
 }
 
+int Engine::Impl::take_socket(int fd, SocketEnded ended) {
+  // Whoever gave it closes its own whenever that likes.
+  const int mine = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (mine < 0) return -errno;
+  const auto take = [this, mine, ended] {
+    if (socket_ != nullptr && !socket_->over()) {
+      ::close(mine);
+      ended("the earlier socket is still in use");
+      return;
+    }
+    // The volume need not wait for JavaScript to hear of it.
+    const auto tell = [this, ended](const std::string& why) {
+      volume_->link_stop(why);
+      ended(why);
+    };
+    socket_ = std::make_unique<LinkSocket>(ring_, mine, *send_, receive_, tell);
+  };
+  if (mailbox_.post(take)) return 0;
+  ::close(mine);
+  return -ESHUTDOWN;
+}
+
+void Engine::Impl::drop_socket() {
+  mailbox_.post([this] {
+    if (socket_ != nullptr) socket_->shut("the connection was closed");
+  });
+}
+
+void Engine::Impl::heard(size_t bytes) {
+  unheard_.fetch_sub(bytes);
+  if (waits_heard_.exchange(false)) mailbox_.ring();
+}
+
 VolumeStatus Engine::Impl::status(bool fresh) {
   std::unique_lock lock(status_mutex_);
   const auto age = std::chrono::microseconds(monotonic_us() - status_.now_us);
@@ -347,6 +384,16 @@ RingMemory Engine::send_memory() const {
   const auto& ring = impl_->send_;
   return {ring, ring->memory(), ring->capacity() * 2};
 }
+
+int Engine::take_socket(int fd, SocketEnded ended) {
+  return impl_->take_socket(fd, std::move(ended));
+}
+
+void Engine::drop_socket() { impl_->drop_socket(); }
+
+size_t Engine::event_bytes(const Event& event) { return kEventBytes + event.text.size(); }
+
+void Engine::heard(size_t bytes) { impl_->heard(bytes); }
 
 void Engine::reset_link_bytes() { impl_->reset_link_bytes(); }
 

@@ -85,6 +85,8 @@ class Engine {
   std::string device() const;
 
   // --- link bytes, called from one other thread ---
+  // Either through feed(), outgoing() and consumed(), or, from take_socket() until its end, between
+  // the volume's thread and the socket itself.
   // Copies as much as fits, returns how much; `room` is called later when it was less than all.
   size_t feed(std::span<const uint8_t> bytes);
   // The contiguous unread part of the send ring (may be empty), valid until consumed().
@@ -93,6 +95,17 @@ class Engine {
   // The send ring's memory, both mappings in a row; it stays mapped while `owner` is held, also
   // after close() and the Engine's end, because JavaScript may keep views of it.
   RingMemory send_memory() const;
+  // From here on the volume's thread moves the link's bytes through (a duplicate of) this socket;
+  // `ended` is called there once, with why: the peer closed it, an error, drop_socket(). 0 or
+  // -errno.
+  using SocketEnded = std::function<void(const std::string& why)>;
+  int take_socket(int fd, SocketEnded ended);
+  // Ends what take_socket() began, if that goes on.
+  void drop_socket();
+  // What an event weighs, and how much of that was handled by whoever hears them: a peer whose
+  // frames are events faster than these are heard is read no further meanwhile.
+  static size_t event_bytes(const Event& event);
+  void heard(size_t bytes);
   // A new link begins: both rings are empty afterwards. Only between kLinkIdle and link_prepare.
   void reset_link_bytes();
 

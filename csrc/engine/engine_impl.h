@@ -17,6 +17,7 @@
 #include "engine/disk.h"
 #include "engine/engine.h"
 #include "engine/frontend.h"
+#include "engine/link_socket.h"
 #include "engine/mailbox.h"
 #include "engine/ring.h"
 
@@ -36,6 +37,9 @@ class Engine::Impl {
   void post_start(const char* kind, bool needs_primary, Starter starter, FrontendDone done);
   void stop_frontend(bool force, FrontendDone done);
   void reset_link_bytes();
+  int take_socket(int fd, SocketEnded ended);
+  void drop_socket();
+  void heard(size_t bytes);
   VolumeStatus status(bool fresh);
 
   // What the core sees.
@@ -91,6 +95,8 @@ class Engine::Impl {
   VolumeStatus status_;
   std::string device_;
   std::atomic<bool> status_wanted_{false};
+  std::atomic<size_t> unheard_{0};        // bytes of events (event_bytes())
+  std::atomic<bool> waits_heard_{false};  // the link's input waits until some of them were heard
 
  private:
   friend class Engine;
@@ -130,6 +136,7 @@ class Engine::Impl {
   std::unique_ptr<Frontend> frontend_;
   std::vector<std::unique_ptr<Frontend>> retired_;  // stopped, with requests still out
   uint64_t requests_out_ = 0;
+  std::unique_ptr<LinkSocket> socket_;  // of the link; null: its bytes go through feed()
   size_t link_left_ = 0;    // bytes of the receive ring that the volume did not take yet
   bool starting_ = false;   // a frontend is on its way up
   bool stopping_ = false;   // or down

@@ -1,8 +1,8 @@
 // The volume's thread. One turn of its loop:
 //
 //   sleep in the ring (not while there is work) and deliver completions -> posted tasks -> bytes
-//   from the peer -> Volume::poll -> Frontend::turn_end -> one wake-up for all bytes to the peer ->
-//   status, if asked
+//   from the peer -> Volume::poll -> Frontend::turn_end -> one send, or one wake-up, for all bytes
+//   to the peer -> status, if asked
 //
 // What a step starts is submitted with the next turn's system call, together with the wait for it.
 #include <pthread.h>
@@ -34,6 +34,13 @@ constexpr size_t kRandomWords =
 // Below so much free space in the send ring the core is short of room, and is woken when it grows:
 // two of the largest frames and what the core keeps for acknowledgements.
 constexpr size_t kSendRoomLow = 2 * (kFramePayloadMax + kFrameHeaderBytes) + (64u << 10);
+// Bytes that the volume takes in one turn: more than the largest frame, and few enough that what
+// they make others do is bounded.
+constexpr size_t kLinkInputMax = 2u << 20;
+static_assert(kLinkInputMax >= kFramePayloadMax + kFrameHeaderBytes);
+// Beyond so many bytes of events that JavaScript has not heard the peer is read no further: those
+// may be its frames.
+constexpr size_t kUnheardMax = 1u << 20;
 // How long an abandoned engine waits for the kernel to give back what is in flight besides disk
 // I/O.
 constexpr uint64_t kDrainUs = 1'000'000;
@@ -92,7 +99,9 @@ uint64_t Engine::Impl::CoreHost::random_u64() {
 }
 
 void Engine::Impl::CoreHost::event(Event event) {
-  if (impl_.callbacks_.event) impl_.callbacks_.event(std::move(event));
+  if (!impl_.callbacks_.event) return;
+  impl_.unheard_.fetch_add(event_bytes(event));
+  impl_.callbacks_.event(std::move(event));
 }
 
 size_t Engine::Impl::CoreHost::send_space() {
@@ -182,6 +191,7 @@ void Engine::Impl::thread_main(bool suspended) {
     life_changed_.notify_all();
   }
   if (error == 0) loop();
+  socket_.reset();
   // In this order: the volume knows requests, which frontends own; both know the disk and the
   // arena.
   volume_.reset();
@@ -235,7 +245,13 @@ void Engine::Impl::turn() {
   if (frontend_ != nullptr) frontend_->turn_end();
   for (const auto& frontend : retired_) frontend->turn_end();
   if (!retired_.empty()) release_frontends();
-  if (send_->publish() && callbacks_.outgoing) callbacks_.outgoing();
+  const bool unread = send_->publish();
+  if (socket_ != nullptr && socket_->over()) socket_.reset();
+  if (socket_ != nullptr) {
+    socket_->turn();
+  } else if (unread && callbacks_.outgoing) {
+    callbacks_.outgoing();
+  }
   if (status_wanted_.load(std::memory_order_relaxed)) publish_status();
   again_ = submitted_ || (used > 0 && link_left_ > 0) || arena_.take_refilled();
 }
@@ -251,13 +267,15 @@ bool Engine::Impl::run_tasks() {
 
 size_t Engine::Impl::link_input() {
   const std::span<const uint8_t> bytes = receive_.unread();
-  if (bytes.empty()) {
-    link_left_ = 0;
-    return 0;
+  link_left_ = bytes.size();
+  if (bytes.empty()) return 0;
+  if (unheard_.load() > kUnheardMax) {
+    waits_heard_.store(true);
+    if (unheard_.load() > kUnheardMax) return 0;
   }
-  const size_t used = volume_->link_input(bytes);
+  const size_t used = volume_->link_input(bytes.first(std::min(bytes.size(), kLinkInputMax)));
   assert(used <= bytes.size());
-  link_left_ = bytes.size() - used;
+  link_left_ -= used;
   if (used > 0 && receive_.consume(used) && callbacks_.room) callbacks_.room();
   return used;
 }
@@ -326,11 +344,15 @@ void Engine::Impl::drain() {
       all = frontend_->ring_clears();
     }
   }
+  if (socket_ != nullptr) socket_->shut("the volume was closed");
   mailbox_.unlisten();
   const uint64_t deadline = monotonic_us() + kDrainUs;
   const auto waiting = [&] {
     if (disk_->in_flight() > 0) return true;
-    return (all ? ring_.in_flight() > 0 : mailbox_.reading()) && monotonic_us() < deadline;
+    // The kernel moves bytes in memory that is unmapped afterwards.
+    const bool moves = socket_ != nullptr && socket_->busy();
+    const bool waits = all ? ring_.in_flight() > 0 : mailbox_.reading() || moves;
+    return waits && monotonic_us() < deadline;
   };
   while (waiting()) {
     if (ring_.turn(kDrainUs / 10) < 0) break;

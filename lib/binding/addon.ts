@@ -223,6 +223,14 @@ class Volume implements NativeVolume {
     }
   }
 
+  takeSocket(fd: number): Promise<string> {
+    return settle(() => this.#native.takeSocket!(fd));
+  }
+
+  dropSocket(): void {
+    run(() => this.#native.dropSocket!());
+  }
+
   /**
    * Concurrent and later calls share the first one's promise, whatever they ask for. From the call on no
    * callback runs and every method fails with CLOSED, as do the promises that still wait.

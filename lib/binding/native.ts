@@ -243,6 +243,14 @@ export interface NativeVolume {
   /** The contiguous unread part of the send ring; empty when there is none. Valid until consumed() or close(). */
   outgoing(): Uint8Array;
   consumed(bytes: number): void;
+  /**
+   * From here on the volume's thread moves the link's bytes through this socket, instead of feed(), outgoing() and consumed(). It has a descriptor of
+   * its own. Resolves with why that ended; the byte rings may be reset then. Rejects with code SOCKET. Absent where there are no
+   * sockets: in the simulator.
+   */
+  takeSocket?(fd: number): Promise<string>;
+  /** Ends what takeSocket() began. */
+  dropSocket?(): void;
 
   /** Clean stop (or, with abandon, none: as if killed). Idempotent. */
   close(abandon?: boolean): Promise<void>;

@@ -4,6 +4,7 @@
  *   messages  bytes are cut into handshake frames; each goes to the handler
  *   held      the peer's last message came: what follows belongs to the link; the socket is paused, what came is kept
  *   link      received bytes go to feed(), the send ring goes to socket.write()
+ *   lent      as link, but a stream with a descriptor: the volume's own thread moves the bytes, and JavaScript sees none
  *   ended     nothing any more
  *
  * Memory of the send ring is handed to the socket as it is: one write at a time is under way, and the ring is told that the
@@ -16,7 +17,10 @@ import { type HandshakeMessage, MESSAGE_BYTES_MAX } from './messages.ts';
 import type { Address, Stream, Transport } from './transport.ts';
 
 export type Codec = Pick<NativeAddon, 'encodeHandshake' | 'parseHandshake'>;
-export type LinkBytes = Pick<NativeVolume, 'feed' | 'outgoing' | 'consumed'>;
+export type LinkBytes = Pick<
+  NativeVolume,
+  'feed' | 'outgoing' | 'consumed' | 'takeSocket' | 'dropSocket'
+>;
 
 export interface ConnectionWorld {
   addon: Codec;
@@ -47,10 +51,12 @@ export class Connection {
   /** The stream is gone, and with it every use of the send ring's memory. */
   readonly closed: Promise<void>;
   handler: ConnectionHandler | null = null;
-  #mode: 'messages' | 'held' | 'link' | 'ended' = 'messages';
+  #mode: 'messages' | 'held' | 'link' | 'lent' | 'ended' = 'messages';
   readonly #unread = new ByteQueue();
   #link: LinkBytes | null = null;
   #writing = false;
+  /** The volume's thread uses the stream's socket. */
+  #lent = false;
   #reason = '';
   #cancelFinish: () => void = () => {};
 
@@ -113,18 +119,38 @@ export class Connection {
     if (this.#mode !== 'held') return;
     this.#mode = 'link';
     this.#link = link;
+    const { descriptor } = this.#stream;
+    if (descriptor !== undefined && link.takeSocket && this.#feedUnread()) {
+      this.#lend(descriptor);
+      return;
+    }
     this.drainReceived();
     this.drainOutgoing();
+  }
+
+  /** The stream is paused, and stays so. */
+  #lend(descriptor: number): void {
+    this.#mode = 'lent';
+    this.#lent = true;
+    const ended = (reason: string) => {
+      this.#mode = 'ended';
+      this.#lent = false;
+      this.#reason ||= reason;
+      this.#stream.destroy();
+    };
+    this.#link!.takeSocket!(descriptor).then(ended, (error: Error) => ended(error.message));
+  }
+
+  /** Whether the volume has all that had come already. */
+  #feedUnread(): boolean {
+    if (this.#unread.length > 0) this.#unread.consume(this.#link!.feed(this.#unread.bytes));
+    return this.#unread.length === 0;
   }
 
   /** The native volume has room again. */
   drainReceived(): void {
     if (this.#mode !== 'link') return;
-    if (this.#unread.length > 0) {
-      this.#unread.consume(this.#link!.feed(this.#unread.bytes));
-      if (this.#unread.length > 0) return;
-    }
-    this.#stream.resume();
+    if (this.#feedUnread()) this.#stream.resume();
   }
 
   /** The send ring is not empty. */
@@ -144,6 +170,10 @@ export class Connection {
   /** Ends after what was sent has left. */
   finish(): void {
     if (this.#mode === 'ended') return;
+    if (this.#lent) {
+      this.destroy();
+      return;
+    }
     this.#mode = 'ended';
     this.#stream.destroySoon();
     this.#cancelFinish = this.#clock.after(FINISH_MS, () => this.#stream.destroy());
@@ -154,7 +184,9 @@ export class Connection {
   /** Ends at once. */
   destroy(): void {
     this.#mode = 'ended';
-    this.#stream.destroy();
+    // Its other end gives it back, and the stream ends then.
+    if (this.#lent) this.#link!.dropSocket!();
+    else this.#stream.destroy();
   }
 
   /** Returns false to pause the stream. */

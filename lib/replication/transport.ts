@@ -25,6 +25,8 @@ export interface Stream {
   readonly localAddress: string | undefined;
   readonly remoteAddress: string | undefined;
   readonly writable: boolean;
+  /** Its descriptor, for others who go on with it while it is paused; undefined: it has none, or has not sent everything. */
+  readonly descriptor?: number | undefined;
   /** The memory is the stream's until `done`. */
   write(bytes: Uint8Array, done?: (error?: Error | null) => void): void;
   pause(): void;
@@ -91,6 +93,12 @@ class SocketStream implements Stream {
 
   get writable(): boolean {
     return this.#socket.writable;
+  }
+
+  get descriptor(): number | undefined {
+    const { _handle: handle } = this.#socket as unknown as { _handle: { fd?: number } | null };
+    const isFree = this.#socket.writableLength === 0 && handle?.fd !== undefined && handle.fd >= 0;
+    return isFree ? handle.fd : undefined;
   }
 
   write(bytes: Uint8Array, done?: (error?: Error | null) => void): void {

@@ -87,7 +87,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
   const scenarios = [
     ...(['C', 'A'] as const).map((protocol) =>
       scenario(
-        `${kind}: the primary's replication worker is blocked for ${blockMs} ms under protocol ${protocol}: I/O goes on without the link, and it comes back`,
+        `${kind}: the primary's replication worker is blocked for ${blockMs} ms under protocol ${protocol}: I/O and the link go on`,
         async (t) => {
           const options = { volume: { protocol }, timeouts };
           const cluster = await formTroubled(t, place, options);
@@ -99,16 +99,17 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
             const trouble = await Trouble.make(t, cluster, alpha, 'replication', { blockMs });
             await load.more(place.blocks);
             const waitedMs = performance.now() - began;
-            assertBetween(waitedMs, 0, timeouts.peerTimeout * 2 + 1_000, 'ms that writes waited');
+            assertBetween(waitedMs, 0, blockMs, 'ms that writes waited');
             await device.read(0, 4096);
             const { replication, volumes } = await promptStatus(alpha, statusMs);
             assert.match(replication.problem, /has not answered for \d/);
             assert.ok(volumes[0]!.status_age_ms > 0, 'old status is told as new');
             assert.match((await alpha.cli(['status'])).stdout, /^PROBLEM: .*not answered/);
-            await beta.unlinked();
+            assert.equal((await beta.status()).peers[0]!.connection, 'Connected');
             assert.equal(trouble.isOver, false, 'it was over before all that was looked at');
             await trouble.over(t, blockMs + place.patienceMs);
           });
+          assert.equal((await alpha.status()).peers[0]!.dirty_chunks, 0, 'the link was lost');
           await finish(cluster, working);
         },
         limit,
@@ -116,19 +117,20 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
     ),
 
     scenario(
-      `${kind}: the secondary's replication worker is blocked for ${blockMs} ms: the primary goes on without it`,
+      `${kind}: the secondary's replication worker is blocked for ${blockMs} ms: the link goes on`,
       async (t) => {
         const cluster = await formTroubled(t, place, { timeouts });
         const { alpha, beta } = cluster;
         const working = await startLoad(cluster);
         const trouble = await Trouble.make(t, cluster, beta, 'replication', { blockMs });
-        await alpha.unlinked();
         await working.load.more(place.blocks);
         assert.match(
           (await promptStatus(beta, statusMs)).replication.problem,
           /has not answered for \d/,
         );
-        assert.ok((await alpha.status()).peers[0]!.dirty_chunks > 0, 'nothing is marked');
+        const [peer] = (await alpha.status()).peers;
+        assert.equal(peer!.connection, 'Connected');
+        assert.equal(peer!.dirty_chunks, 0, 'the link was lost');
         assert.equal(trouble.isOver, false, 'it was over before all that was looked at');
         await trouble.over(t, blockMs + place.patienceMs);
         await finish(cluster, working);

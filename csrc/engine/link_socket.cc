@@ -1,0 +1,102 @@
+#include "engine/link_socket.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace tidemark {
+namespace {
+
+// Bytes of one receive: the volume handles them in one turn, and the disk's completions wait.
+constexpr size_t kReceiveMax = 512u << 10;
+// Bytes of one send: small enough that the ring's room comes back while the rest is being sent.
+constexpr size_t kSendMax = 1u << 20;
+
+bool try_again(int32_t result) { return result == -EINTR || result == -EAGAIN; }
+
+}  // namespace
+
+LinkSocket::LinkSocket(Ring& ring, int fd, ByteRing& send, ByteRing& receive, Ended ended)
+    : ring_(ring), fd_(fd), send_ring_(send), receive_ring_(receive), ended_(std::move(ended)) {
+  receive_.socket = this;
+  receive_.done = [](Completion* self, int32_t result, uint32_t) {
+    static_cast<Operation*>(self)->socket->received(result);
+  };
+  send_.socket = this;
+  send_.done = [](Completion* self, int32_t result, uint32_t) {
+    static_cast<Operation*>(self)->socket->sent(result);
+  };
+}
+
+LinkSocket::~LinkSocket() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void LinkSocket::turn() {
+  if (shut_) return;
+  const size_t room = std::min(receive_ring_.space(), kReceiveMax);
+  if (!receiving_ && room > 0) {
+    receiving_ = true;
+    io_uring_sqe* sqe = ring_.sqe(&receive_);
+    sqe->opcode = IORING_OP_RECV;
+    sqe->fd = fd_;
+    sqe->addr = reinterpret_cast<uint64_t>(receive_ring_.reserve(room));
+    sqe->len = static_cast<uint32_t>(room);
+  }
+  const std::span<const uint8_t> unread = send_ring_.unread();
+  if (!sending_ && !unread.empty()) {
+    sending_ = true;
+    io_uring_sqe* sqe = ring_.sqe(&send_);
+    sqe->opcode = IORING_OP_SEND;
+    sqe->fd = fd_;
+    sqe->addr = reinterpret_cast<uint64_t>(unread.data());
+    sqe->len = static_cast<uint32_t>(std::min(unread.size(), kSendMax));
+    sqe->msg_flags = MSG_NOSIGNAL;
+  }
+}
+
+void LinkSocket::received(int32_t result) {
+  receiving_ = false;
+  if (result > 0) {
+    receive_ring_.commit(static_cast<size_t>(result));
+    receive_ring_.publish();
+  } else if (result == 0) {
+    shut("the peer closed the connection");
+  } else if (!try_again(result)) {
+    shut(std::string("receiving: ") + std::strerror(-result));
+  }
+  end_if_idle();
+}
+
+void LinkSocket::sent(int32_t result) {
+  sending_ = false;
+  if (result > 0) {
+    send_ring_.consume(static_cast<size_t>(result));
+  } else if (!try_again(result)) {
+    shut(std::string("sending: ") + std::strerror(-result));
+  }
+  end_if_idle();
+}
+
+void LinkSocket::shut(const std::string& why) {
+  if (shut_) return;
+  shut_ = true;
+  why_ = why;
+  // What is out ends with this.
+  ::shutdown(fd_, SHUT_RDWR);
+  end_if_idle();
+}
+
+void LinkSocket::end_if_idle() {
+  if (!shut_ || busy() || over()) return;
+  ::close(std::exchange(fd_, -1));
+  const Ended ended = std::exchange(ended_, nullptr);
+  ended(why_);
+}
+
+}  // namespace tidemark
