@@ -156,6 +156,8 @@ export class Duties {
       const { lineage, whole, yields } = model.copy(other.index);
       if (!whole || yields || lineage === null || other.status?.disk !== 'UpToDate') continue;
       if (!isApart(lineage, model.copy(node.index).lineage)) continue;
+      // Unrelated copies are behind nobody.
+      if (!isBound(node, other) && !isBound(other, node)) continue;
       throw new Violation(
         'recovery',
         `${node.name} lets its I/O go on though ${other.name}, within reach, was written without it in ${lineage.name}; ${this.#describe()}`,
@@ -166,6 +168,11 @@ export class Duties {
   #describe(): string {
     return this.#sim.checks.describeNodes();
   }
+}
+
+/** The node has a slot for the other: they were linked once. */
+function isBound(node: SimNode, other: SimNode): boolean {
+  return node.status?.peers.some(({ nodeId }) => nodeId === other.machine.nodeId) === true;
 }
 
 /** Something that is no part of `mine` was written in `theirs`. */
