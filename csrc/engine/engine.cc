@@ -255,7 +255,7 @@ int Engine::Impl::take_socket(int fd, SocketEnded ended) {
     }
     // The volume need not wait for JavaScript to hear of it.
     const auto tell = [this, ended](const std::string& why) {
-      volume_->link_stop(why);
+      if (!ended_) volume_->link_stop(why);
       ended(why);
     };
     socket_ = std::make_unique<LinkSocket>(ring_, mine, *send_, receive_, tell);
