@@ -1,4 +1,5 @@
 /** The end of every seed: the copies become one, hold what was promised, stop cleanly and start again with nothing to do. */
+import { PROMOTE_ANSWER_MS } from '../../lib/replication/promotion.ts';
 import { checkCopy } from './lineage.ts';
 import { SimChecks } from './machine.ts';
 import type { SimNode } from './node.ts';
@@ -26,7 +27,11 @@ export async function peace(sim: Simulation, operator: Operator): Promise<void> 
   }
   await arrived(sim);
   verify(sim, 'at the end');
-  if (!nodes.some((node) => node.primary)) await operator.promote(sim.random.pick(nodes), false);
+  const isServed = () => nodes.some((node) => node.primary);
+  if (!isServed()) await operator.promote(sim.random.pick(nodes), false);
+  // Refused, it may be because a promotion of before is on its way at the other node.
+  const late = sim.time.nowUs + PROMOTE_ANSWER_MS * 1000;
+  await sim.until(() => isServed() || sim.time.nowUs >= late);
   const primary = nodes.find((node) => node.primary);
   if (primary === undefined) {
     throw new Violation('end', `nobody can be primary: ${sim.checks.describeNodes()}`);
