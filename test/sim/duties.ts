@@ -146,13 +146,15 @@ export class Duties {
 
   /** A recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
-    const { network, nodes, disturbedUs, plan, model } = this.#sim;
+    const { network, nodes, disturbedUs, plan, model, time } = this.#sim;
     if (!node.serving || node.forced || node.alone) return;
     if (!network.healthy || node.startedUs <= disturbedUs) return;
     if (plan.timeouts.recoveryTimeout < ANSWER_MS) return;
     for (const other of nodes) {
       if (other === node || !other.running || other.alone || other.startedUs > node.startedUs)
         continue;
+      // It may have answered before it was promoted.
+      if (time.nowUs - other.promotedUs < ANSWER_MS * 1000) continue;
       const { lineage, whole, yields } = model.copy(other.index);
       if (!whole || yields || lineage === null || other.status?.disk !== 'UpToDate') continue;
       if (!isApart(lineage, model.copy(node.index).lineage)) continue;
