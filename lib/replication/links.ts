@@ -114,6 +114,18 @@ export class Links {
     });
   }
 
+  /** Ends the handshake that holds the claim, if there is one. */
+  giveUpHandshake(why: string, now: number): LinksAction[] {
+    return this.#step(now, () => {
+      if (!this.shakingHands) return;
+      this.#actions.push({
+        do: 'drop',
+        id: this.#holder!.id,
+        refusal: { code: 'BUSY', reason: why },
+      });
+    });
+  }
+
   /** R18: while on, every peer is asked once, also those that policy left out, and no link is made. */
   probe(on: boolean, now: number): LinksAction[] {
     return this.#step(now, () => {

@@ -364,9 +364,14 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
 
   /** No new handshakes meanwhile: what they tell would be wrong when they end. */
   async #held(why: string, work: () => Promise<void>): Promise<void> {
-    this.#apply(this.#links.hold(`'${this.#spec.node}' is busy: ${why}`, this.#now()));
+    const busy = `'${this.#spec.node}' is busy: ${why}`;
+    this.#apply(this.#links.hold(busy, this.#now()));
+    const isFree = () => !this.#links.shakingHands;
     try {
-      await this.#changes.until(() => !this.#links.shakingHands, SETTLE_MS);
+      // A peer that died in a handshake must not keep a failover waiting for longer than one that died later.
+      await this.#changes.until(isFree, this.#spec.peerTimeoutMs);
+      this.#apply(this.#links.giveUpHandshake(busy, this.#now()));
+      await this.#changes.until(isFree, SETTLE_MS);
       await work();
     } finally {
       this.#apply(this.#links.hold(null, this.#now()));

@@ -331,6 +331,22 @@ test('a hold refuses claims and dials, and lets the link be', () => {
   assert.equal(kinds(links.hold(null, 10_001)), ['dial']);
 });
 
+test('a handshake is given up when something else cannot wait for it, and a link is not', () => {
+  const links = make();
+  const id = dialId(links.start(0));
+  assert.equal(links.giveUpHandshake('a role change waits', 1), []);
+  links.claim(id, 'beta', false, 2);
+  const refusal = { code: 'BUSY', reason: 'a role change waits' };
+  links.hold('a role change waits', 3);
+  assert.equal(links.giveUpHandshake('a role change waits', 4), [{ do: 'drop', id, refusal }]);
+  links.ended(id, 'beta', failed, 5);
+  assert.not(links.shakingHands);
+  const next = dialId(links.hold(null, 10_000));
+  links.claim(next, 'beta', false, 10_001);
+  links.linked(next, 10_002);
+  assert.equal(links.giveUpHandshake('a role change waits', 10_003), []);
+});
+
 test('probing asks every selected peer once', () => {
   const links = make({ peers: ['beta', 'gamma'] });
   links.probe(true, 0);
