@@ -37,18 +37,17 @@ bool Session::attach(const OpenOptions& options, AttachReport* report, Failure* 
 void Session::handle(Delivery delivery) {
   if (!javascript_runs(env_)) return;
   for (const Answer& answer : delivery.answers) settle(answer);
+  size_t heard = 0;
+  for (const Event& event : delivery.events) heard += Engine::peer_event_bytes(event);
   if (closed_) {
     for (const Event& event : delivery.events) {
       if (event.kind == EventKind::kIoError) close_error_ = event.text;
     }
-    return;
+  } else if (!delivery.events.empty() && listener_ != nullptr) {
+    listener_->hear_events(std::move(delivery.events));
   }
-  if (!delivery.events.empty()) {
-    size_t heard = 0;
-    for (const Event& event : delivery.events) heard += Engine::event_bytes(event);
-    if (listener_ != nullptr) listener_->hear_events(std::move(delivery.events));
-    if (!closed_) engine_->heard(heard);
-  }
+  if (heard > 0 && engine_ != nullptr) engine_->heard(heard);
+  if (closed_) return;
   // Each handler may close the volume, and nothing is told after that.
   if (delivery.outgoing && listener_ != nullptr && !closed_) listener_->hear_outgoing();
   if (delivery.room && listener_ != nullptr && !closed_) listener_->hear_room();

@@ -158,7 +158,6 @@ void VolumeImpl::detach_acknowledged() {
 // The peer may have taken the generation: it lies in the past of the one that this copy takes at
 // once, so that this one is known to be the newer.
 void VolumeImpl::detach_abandoned() {
-  sb().push_history(fault.generation);
   ensure_apart_generation();
   if (broken()) {
     fail_disk();

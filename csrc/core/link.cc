@@ -128,12 +128,14 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     PeerSlot fresh;
     fresh.node_id = params.peer_id;
     fresh.flags = kSlotInUse | kSlotAllDirty;
+    // A primary's writes may be in this disk's cache alone, and in no log (R1): whoever is met next
+    // must not have what a power cut takes away here.
+    flush = tracked(slot) || tracks_others(slot);
     peer_slot(slot) = fresh;
     attachment->maps[slot] =
         std::make_unique<DirtyMap>(layout().geometry.volume_bytes, layout().geometry.chunk_bytes);
     attachment->maps[slot]->mark_all();
     commit = true;
-    flush = tracks_others(slot);
   }
   PeerSlot& peer = peer_slot(slot);
   DirtyMap& map = *attachment->maps[slot];
@@ -302,7 +304,12 @@ void VolumeImpl::link_stop(const std::string& why) {
   link.hard_wait = false;
   const bool abandoned = detaching();
   fault.hang_up_us = 0;
-  if (abandoned) fault.use = fault.fatal ? DiskFault::Use::kFailed : DiskFault::Use::kInUse;
+  if (abandoned) {
+    fault.use = fault.fatal ? DiskFault::Use::kFailed : DiskFault::Use::kInUse;
+    // The peer may have it: in the past of whatever is made from here on, first by the writes
+    // below.
+    sb().push_history(fault.generation);
+  }
   forget_transfer_log();
   drop_tasks();
   remote_reads_lost();

@@ -229,6 +229,10 @@ void MetadataWriter::flush_job() {
     job_flushed(true);
     return;
   }
+  if (data && settling_) {
+    job_waits_ = true;
+    return;
+  }
   const auto flush = [this](Io* io, IoTarget target) {
     *io = Io{};
     io->target = target;
@@ -314,8 +318,8 @@ bool MetadataWriter::marks_of(const std::vector<uint32_t>& extents,
   return writing || !stale->empty();
 }
 
-// Flushes the backing disk for the evictions to come (R3). Not beside another flush: where one
-// fails, the kernel may tell the other that all is well.
+// Flushes the backing disk for the evictions to come (R3). Not beside a job's flush: where one of
+// two fails, the kernel may tell the other that all is well.
 void MetadataWriter::settle() {
   if (settling_ || job_flushes_ != 0 || closed_ || !log_->settle_wanted()) return;
   settling_ = true;
@@ -332,6 +336,7 @@ void MetadataWriter::settle() {
     } else {
       writer->settled(std::exchange(writer->settles_, 0));
     }
+    if (std::exchange(writer->job_waits_, false)) writer->flush_job();
   };
   host_.submit(&settle_io_);
 }

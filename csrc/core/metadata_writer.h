@@ -151,6 +151,7 @@ class MetadataWriter {
   uint32_t job_out_ = 0;
   uint32_t job_flushes_ = 0;
   uint64_t job_settles_ = 0;  // as settles_
+  bool job_waits_ = false;    // for the flush that settles, before its own
   bool job_ok_ = true;
   std::array<MapWrite, kMapWritesInFlight> map_writes_;
   Io flush_data_;

@@ -327,6 +327,7 @@ void Volume::link_stop(const std::string& why) { impl_->link_stop(why); }
 bool Volume::send_control(const std::string& json) { return impl_->send_control(json); }
 
 VolumeStatus Volume::status() const { return impl_->status(); }
+Connection Volume::connection() const { return impl_->link.state; }
 uint64_t Volume::size_bytes() const { return impl_->layout().geometry.volume_bytes; }
 uint32_t Volume::block_bytes() const { return impl_->block_bytes; }
 

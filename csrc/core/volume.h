@@ -197,6 +197,7 @@ class Volume {
       const std::string& json);  // a kControl frame; false when there is no link or no room
 
   VolumeStatus status() const;
+  Connection connection() const;
   uint64_t size_bytes() const;
   uint32_t block_bytes() const;
 

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "core/crc32c.h"
 #include "engine/engine_impl.h"
@@ -245,11 +246,18 @@ void Engine::Impl::reset_link_bytes() {
 
 int Engine::Impl::take_socket(int fd, SocketEnded ended) {
   // Whoever gave it closes its own whenever that likes.
-  const int mine = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (mine < 0) return -errno;
-  const auto take = [this, mine, ended] {
+  const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return -errno;
+  // A task that is dropped, because the volume ends, closes it.
+  struct Owned {
+    int fd;
+    ~Owned() {
+      if (fd >= 0) ::close(fd);
+    }
+  };
+  const auto owned = std::make_shared<Owned>(copy);
+  const auto take = [this, owned, ended] {
     if (socket_ != nullptr && !socket_->over()) {
-      ::close(mine);
       ended("the earlier socket is still in use");
       return;
     }
@@ -258,11 +266,10 @@ int Engine::Impl::take_socket(int fd, SocketEnded ended) {
       if (!ended_) volume_->link_stop(why);
       ended(why);
     };
-    socket_ = std::make_unique<LinkSocket>(ring_, mine, *send_, receive_, tell);
+    socket_ = std::make_unique<LinkSocket>(ring_, std::exchange(owned->fd, -1), *send_, receive_,
+                                           tell);
   };
-  if (mailbox_.post(take)) return 0;
-  ::close(mine);
-  return -ESHUTDOWN;
+  return mailbox_.post(take) ? 0 : -ESHUTDOWN;
 }
 
 void Engine::Impl::drop_socket() {
@@ -391,7 +398,10 @@ int Engine::take_socket(int fd, SocketEnded ended) {
 
 void Engine::drop_socket() { impl_->drop_socket(); }
 
-size_t Engine::event_bytes(const Event& event) { return kEventBytes + event.text.size(); }
+size_t Engine::peer_event_bytes(const Event& event) {
+  const bool is_peers = event.kind == EventKind::kControl || event.kind == EventKind::kLinkState;
+  return is_peers ? kEventBytes + event.text.size() : 0;
+}
 
 void Engine::heard(size_t bytes) { impl_->heard(bytes); }
 

@@ -102,9 +102,9 @@ class Engine {
   int take_socket(int fd, SocketEnded ended);
   // Ends what take_socket() began, if that goes on.
   void drop_socket();
-  // What an event weighs, and how much of that was handled by whoever hears them: a peer whose
-  // frames are events faster than these are heard is read no further meanwhile.
-  static size_t event_bytes(const Event& event);
+  // What an event weighs that is a frame of the peer's, 0 for others, and how much of that was
+  // handled by whoever hears them: a peer that says more than is heard is read no further meanwhile.
+  static size_t peer_event_bytes(const Event& event);
   void heard(size_t bytes);
   // A new link begins: both rings are empty afterwards. Only between kLinkIdle and link_prepare.
   void reset_link_bytes();

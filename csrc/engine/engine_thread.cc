@@ -38,8 +38,7 @@ constexpr size_t kSendRoomLow = 2 * (kFramePayloadMax + kFrameHeaderBytes) + (64
 // they make others do is bounded.
 constexpr size_t kLinkInputMax = 2u << 20;
 static_assert(kLinkInputMax >= kFramePayloadMax + kFrameHeaderBytes);
-// Beyond so many bytes of events that JavaScript has not heard the peer is read no further: those
-// may be its frames.
+// Beyond so many bytes of its frames that JavaScript has not heard the peer is read no further.
 constexpr size_t kUnheardMax = 1u << 20;
 // How long an abandoned engine waits for the kernel to give back what is in flight besides disk
 // I/O.
@@ -100,7 +99,7 @@ uint64_t Engine::Impl::CoreHost::random_u64() {
 
 void Engine::Impl::CoreHost::event(Event event) {
   if (!impl_.callbacks_.event) return;
-  impl_.unheard_.fetch_add(event_bytes(event));
+  impl_.unheard_.fetch_add(peer_event_bytes(event));
   impl_.callbacks_.event(std::move(event));
 }
 
@@ -248,6 +247,9 @@ void Engine::Impl::turn() {
   const bool unread = send_->publish();
   if (socket_ != nullptr && socket_->over()) socket_.reset();
   if (socket_ != nullptr) {
+    // The peer need not wait for JavaScript to hear of it.
+    const bool ended = volume_->connection() == Connection::kStandAlone;
+    if (ended && socket_->all_sent()) socket_->shut("the link ended");
     socket_->turn();
   } else if (unread && callbacks_.outgoing) {
     callbacks_.outgoing();

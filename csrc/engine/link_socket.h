@@ -32,6 +32,8 @@ class LinkSocket {
   // Takes and gives no more bytes, and tells the peer.
   void shut(const std::string& why);
   bool busy() const { return receiving_ || sending_; }
+  // All that was committed to the send ring has left.
+  bool all_sent() const { return !sending_ && send_ring_.unread().empty(); }
   bool over() const { return ended_ == nullptr; }
 
  private:

@@ -124,6 +124,12 @@ export class Connection {
       this.#lend(descriptor);
       return;
     }
+    this.#moveBytes();
+  }
+
+  #moveBytes(): void {
+    this.#mode = 'link';
+    this.#lent = false;
     this.drainReceived();
     this.drainOutgoing();
   }
@@ -138,7 +144,11 @@ export class Connection {
       this.#reason ||= reason;
       this.#stream.destroy();
     };
-    this.#link!.takeSocket!(descriptor).then(ended, (error: Error) => ended(error.message));
+    this.#link!.takeSocket!(descriptor).then(ended, (error: NodeJS.ErrnoException) => {
+      // No descriptor was left for it: the bytes go through here.
+      if (error.code === 'SOCKET' && this.#mode === 'lent') this.#moveBytes();
+      else ended(error.message);
+    });
   }
 
   /** Whether the volume has all that had come already. */

@@ -418,6 +418,29 @@ TEST_CASE("a copy knows the generation of a third node that its source has left 
   }
 }
 
+TEST_CASE(
+    "what a primary sent is durable at its peer before a blank disk takes the primary's place") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) { limits.epoch_interval_us = 1'000'000'000; });
+  REQUIRE(pair.wait(pair.write(pair.a, kMiB, 4096, 9)));
+  pair.a.crash(true);
+  pair.b.volume().link_stop("the primary is gone");
+  REQUIRE(pair.run([&] { return pair.b.volume().handshake_state(pair.stranger).idle; }));
+  REQUIRE(pair.b.disk().durable()[kMiB] != 9);
+  LinkParams params = pair.stranger_params(pair.b);
+  params.peer_name = pair.a.name();
+  params.peer_current = kGenerationJustCreated;
+  params.peer_disk = DiskState::kInconsistent;
+  params.side = SyncSide::kSource;
+  params.full = true;
+  params.sync_generation = pair.state(pair.b).current;
+  int error = 1;
+  pair.b.volume().link_prepare(params, [&](int result, const std::string&) { error = result; });
+  REQUIRE(pair.run([&] { return error <= 0; }));
+  REQUIRE(error == 0);
+  CHECK(pair.b.disk().durable()[kMiB] == 9);
+}
+
 // R18: that a node was primary last lets its waiting I/O go on.
 TEST_CASE("a copy that takes over a generation forgets that a third node was primary") {
   for (const bool resync : {true, false}) {

@@ -95,6 +95,7 @@ class DiskMetadata : public MetadataIo {
 
 class Node : public Host {
  public:
+  const std::string& name() const { return name_; }
   // `apart`: the metadata lie on a disk of their own.
   Node(std::string name, Random& random, const Geometry& geometry, uint64_t device_bytes,
        bool apart = false)
@@ -386,6 +387,7 @@ class World {
       LinkParams out;
       out.serial = mine.serial;
       out.peer_id = peer.node_id;
+      out.peer_name = &peer == &sa ? a.name() : b.name();
       out.incarnation = incarnation;
       out.protocol = protocol;
       out.side = source == nullptr ? SyncSide::kNone

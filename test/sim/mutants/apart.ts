@@ -180,7 +180,7 @@ export const APART: readonly Mutant[] = [
       {
         file: LINK,
         within: 'void VolumeImpl::link_prepare(',
-        find: 'flush = tracks_others(slot);',
+        find: 'flush = tracked(slot) || tracks_others(slot);',
         replace: '',
       },
     ],

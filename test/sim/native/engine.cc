@@ -71,7 +71,7 @@ RingMemory Engine::send_memory() const { return impl_->process->send_memory(); }
 // Streams of the simulated network are no sockets.
 int Engine::take_socket(int, SocketEnded) { return -ENOTSOCK; }
 void Engine::drop_socket() {}
-size_t Engine::event_bytes(const Event&) { return 0; }
+size_t Engine::peer_event_bytes(const Event&) { return 0; }
 void Engine::heard(size_t) {}
 void Engine::reset_link_bytes() { impl_->process->reset_link_bytes(); }
 void Engine::close(bool abandon) { impl_->process->close(abandon); }
