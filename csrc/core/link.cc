@@ -137,6 +137,10 @@ void VolumeImpl::link_prepare(const LinkParams& params, Done done) {
     attachment->maps[slot]->mark_all();
     commit = true;
   }
+  // So may what a secondary passes on: nothing would say that it differs from the target's copy.
+  const bool passes_on = params.side == SyncSide::kSource && role != Role::kPrimary;
+  flush = flush || (passes_on && !diskless());
+  commit = commit || flush;
   PeerSlot& peer = peer_slot(slot);
   DirtyMap& map = *attachment->maps[slot];
   const PeerSlot before = peer;

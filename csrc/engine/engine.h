@@ -103,7 +103,8 @@ class Engine {
   // Ends what take_socket() began, if that goes on.
   void drop_socket();
   // What an event weighs that is a frame of the peer's, 0 for others, and how much of that was
-  // handled by whoever hears them: a peer that says more than is heard is read no further meanwhile.
+  // handled by whoever hears them: a peer that says more than is heard is read no further
+  // meanwhile.
   static size_t peer_event_bytes(const Event& event);
   void heard(size_t bytes);
   // A new link begins: both rings are empty afterwards. Only between kLinkIdle and link_prepare.

@@ -441,6 +441,19 @@ TEST_CASE(
   CHECK(pair.b.disk().durable()[kMiB] == 9);
 }
 
+TEST_CASE("what a secondary passes on in a resync is durable on its own disk first") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) { limits.epoch_interval_us = 1'000'000'000; });
+  REQUIRE(pair.wait(pair.write(pair.a, kMiB, 4096, 9)));
+  pair.a.crash(true);
+  pair.b.volume().link_stop("the primary is gone");
+  pair.a.attach();
+  REQUIRE(pair.idle());
+  REQUIRE(pair.b.disk().durable()[kMiB] != 9);
+  REQUIRE(pair.connect(&pair.b, true));
+  CHECK(pair.b.disk().durable()[kMiB] == 9);
+}
+
 // R18: that a node was primary last lets its waiting I/O go on.
 TEST_CASE("a copy that takes over a generation forgets that a third node was primary") {
   for (const bool resync : {true, false}) {
