@@ -14,10 +14,20 @@ let folder: string | undefined;
 export function scratchFolder(): string {
   if (folder === undefined) {
     const made = mkdtempSync(join(tmpdir(), 'tidemark-binding-'));
-    process.on('exit', () => rmSync(made, { recursive: true, force: true, maxRetries: 20 }));
+    process.on('exit', () => remove(made, 5));
     folder = made;
   }
   return folder;
+}
+
+/** A thread that is still ending may make a file in a folder that was looked through already: tried again. */
+function remove(path: string, tries: number): void {
+  try {
+    rmSync(path, { recursive: true, force: true, maxRetries: 20 });
+  } catch (error) {
+    if (tries === 1) throw error;
+    remove(path, tries - 1);
+  }
 }
 
 let files = 0;
