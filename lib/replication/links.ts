@@ -181,13 +181,13 @@ export class Links {
   /** The TCP connection of an own dial is there. */
   opened(id: number, now: number): void {
     const entry = this.#dialling(id);
-    if (entry?.dial) entry.dial.openedAt = now;
+    if (entry?.dial) entry.dial.heardAt = now;
   }
 
   /** The peer's HELLO came on an own dial. */
-  greeted(id: number): void {
+  greeted(id: number, now: number): void {
     const entry = this.#dialling(id);
-    if (entry?.dial) entry.dial.greeted = true;
+    if (entry?.dial) entry.dial.heardAt = now;
   }
 
   /** A connection that has proved to be the peer's asks whether it may go on. */
@@ -298,7 +298,7 @@ export class Links {
     if (!entry.wanted) return 'StandAlone';
     if (entry.halted) return entry.halted;
     if (entry.refused) return 'Refused';
-    if (this.#holder?.peer === entry.name || entry.dial?.openedAt) return 'Handshake';
+    if (this.#holder?.peer === entry.name || entry.dial?.heardAt) return 'Handshake';
     return entry.dial ? 'Connecting' : 'Unconnected';
   }
 
@@ -393,8 +393,8 @@ export class Links {
       this.#actions.push({ do: 'drop', id: holder.id, refusal: this.#duplicate(peer) });
     }
     if (incoming && entry.dial) {
-      const { openedAt, greeted } = entry.dial;
-      const precedes = openedAt !== null && (greeted || now - openedAt < DIAL_PRECEDENCE_MS);
+      const { heardAt } = entry.dial;
+      const precedes = heardAt !== null && now - heardAt < DIAL_PRECEDENCE_MS;
       if (!isPreferred && precedes) return this.#duplicate(peer);
       this.#drop(entry, this.#duplicate(peer));
     }
@@ -425,7 +425,7 @@ export class Links {
     for (const name of names) {
       const entry = this.#entry(name);
       if (!this.#mayDial(entry) || entry.retryAt > now) continue;
-      entry.dial = { id: this.newId(), openedAt: null, greeted: false };
+      entry.dial = { id: this.newId(), heardAt: null };
       this.#actions.push({ do: 'dial', id: entry.dial.id, peer: name });
     }
   }

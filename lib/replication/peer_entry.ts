@@ -41,7 +41,8 @@ export class PeerEntry {
   reachable: boolean | null = null;
   staleRetries = 0;
   retryAt = 0;
-  dial: { id: number; openedAt: number | null; greeted: boolean } | null = null;
+  /** `heardAt`: when its connection was there, or the HELLO came; null: not yet. */
+  dial: { id: number; heardAt: number | null } | null = null;
   /** Answered while probing: not dialled again. */
   asked = false;
 

@@ -280,7 +280,7 @@ export class ReplicatedVolume implements SessionOwner, Acceptor {
   }
 
   greeted(session: Session): void {
-    if (!session.incoming) this.#links.greeted(session.id);
+    if (!session.incoming) this.#links.greeted(session.id, this.#now());
   }
 
   claim(session: Session, nodeId: string): { refusal: Refusal | null; role: Role } {

@@ -206,7 +206,7 @@ class Node {
 
   #onMessage(call: Call, json: string): void {
     this.#run(call, call.handshake.message(json));
-    if (call.handshake.greeted && !call.over) this.links.greeted(call.id);
+    if (call.handshake.greeted && !call.over) this.links.greeted(call.id, this.world.now);
   }
 
   #run(call: Call, actions: HandshakeAction[]): void {

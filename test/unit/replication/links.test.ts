@@ -283,8 +283,10 @@ test('a dial that gets nowhere does not keep the peer out', () => {
   const greeted = make({ node: 'alpha' });
   const id = dialId(greeted.start(0));
   greeted.opened(id, 0);
-  greeted.greeted(id);
+  greeted.greeted(id, 800);
   assert.is(greeted.claim(greeted.newId(), 'beta', true, 1500).refusal?.code, 'DUPLICATE');
+  const late = greeted.claim(greeted.newId(), 'beta', true, 800 + DIAL_PRECEDENCE_MS);
+  assert.is(late.refusal, null, 'it said something once, and may have started again since');
   assert.ok(own > 0);
 });
 
@@ -312,7 +314,7 @@ test('an own handshake that does not go on keeps a peer out for a second at most
   const links = make();
   const id = dialId(links.start(0));
   links.opened(id, 1);
-  links.greeted(id);
+  links.greeted(id, 1);
   assert.is(links.claim(id, 'beta', false, 10).refusal, null);
   const early = links.claim(links.newId(), 'beta', true, 10 + DIAL_PRECEDENCE_MS - 1);
   assert.is(early.refusal?.code, 'DUPLICATE');
