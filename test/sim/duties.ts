@@ -80,8 +80,9 @@ export class Duties {
   /** A link is prepared over which nothing is going to be copied. */
   nothingToDo(node: SimNode, peerId: string): void {
     const dirty = node.status?.peers.find(({ nodeId }) => nodeId === peerId)?.dirtyChunks ?? 0;
-    // Of two of which one works at the other's disk, that one marks what the other's lacks.
+    // Of two of which one works at the other's disk, that one marks what the other's lacks; it may have died during the handshake.
     if (dirty === 0 || this.#sim.nodes.some(({ diskless }) => diskless)) return;
+    if (this.#sim.nodeById(peerId)?.running !== true) return;
     throw new Violation(
       'in-step',
       `${node.name} begins a link with nothing to do, and has ${dirty} chunks marked; ${this.#describe()}`,

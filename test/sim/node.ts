@@ -33,6 +33,10 @@ interface Daemon {
   volume: ControlledVolume;
   native: NativeVolume | null;
   params: NativeLinkParams | null;
+  /** It is the target of a resync, or was when its link went down, and has not been told to be whole. */
+  copying: boolean;
+  /** The link of `params` has gone down. */
+  cut: boolean;
 }
 
 export class SimNode {
@@ -317,7 +321,10 @@ export class SimNode {
     const broken = (error: Error) =>
       sim.fail('exception', `${this.name}: ${error.stack ?? error.message}`);
     const port = new SimPort(clock, this.#plan.slowPort ? random : null, broken);
-    const daemon: Partial<Daemon> = { life, port, native: null, params: null };
+    const daemon: Partial<Daemon> = {
+      ...{ life, port, native: null },
+      ...{ params: null, copying: false, cut: false },
+    };
     port.host = new ReplicationHost({
       addon: observed(this.machine.addon, this.#observer(daemon as Daemon)),
       clock,
@@ -384,7 +391,7 @@ export class SimNode {
         writesOut = this.primary ? 0 : this.machine.counters().dataWritesOut;
       },
       prepared: (params) => {
-        daemon.params = params;
+        Object.assign(daemon, { params, cut: false, copying: params.side === 'target' });
         check(() => duties.prepared(this, writesOut));
         const { side, full, incarnation } = params;
         this.#trace(`link prepared: ${side}${full ? ', full' : ''}, incarnation ${incarnation}`);
@@ -443,9 +450,17 @@ export class SimNode {
     if (kind === 'diskState' && text === 'Failed') this.diskFailed = true;
     if (kind === 'ioError' && text.includes('flush')) this.flushFailed = true;
     if (kind === 'ioError' && text.startsWith('write of')) this.writeFailed = true;
-    if (kind !== 'syncFinished' || daemon.params?.side !== 'target') return;
+    if (daemon.params?.side !== 'target') return;
+    if (kind === 'linkDown') daemon.cut = true;
+    // Without a link nobody says that the resync has finished; with force a person says that it need not.
+    const alone = kind === 'diskState' && text === 'UpToDate' && daemon.cut && !this.primary;
+    if (kind === 'syncFinished' || (alone && daemon.copying)) this.#synced(daemon, daemon.params);
+  }
+
+  /** The copy is what its source's was. */
+  #synced(daemon: Daemon, { peerId, incarnation }: NativeLinkParams): void {
+    daemon.copying = false;
     this.#sim.duties.isCurrent(this);
-    const { peerId, incarnation } = daemon.params;
     const peer = this.#sim.nodeById(peerId);
     const source = peer?.index ?? -1;
     this.#sim.check(() => this.#sim.model.synced(this.index, source, incarnation));
