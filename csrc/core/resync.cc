@@ -246,8 +246,14 @@ void VolumeImpl::task_send(SyncTask* task) {
     return;
   }
   const bool zero = all_zero(task->buffer, task->piece.length);
-  // Resync leaves half of what room there is to the application.
-  if (!room_for(zero ? 0 : 2 * task->piece.length)) return;
+  // Resync leaves half of what room there is to the application, until that leaves it none for too
+  // long: a write that overlaps waits for the piece.
+  const uint64_t share = resync_first() ? 1 : 2;
+  if (!room_for(zero ? 0 : share * task->piece.length)) {
+    if (link.piece_waits_us == 0) link.piece_waits_us = now_us;
+    return;
+  }
+  link.piece_waits_us = 0;
   if (transfer.open_epoch_writes() == 0) link.epoch_opened_us = now_us;
   FrameHeader header;
   header.type = zero ? FrameType::kZeroes : FrameType::kData;
@@ -275,6 +281,10 @@ void VolumeImpl::task_send(SyncTask* task) {
     link.sync_chunks_sent += link_map()->outward(task->range).count;
   }
   locks.release(&task->lock);
+}
+
+bool VolumeImpl::resync_first() const {
+  return link.piece_waits_us != 0 && now_us - link.piece_waits_us >= kResyncPatienceUs;
 }
 
 // What is left of it is acknowledgements.

@@ -37,6 +37,7 @@ inline constexpr uint32_t kResyncReadsMax = 16;         // runs of dirty chunks 
 inline constexpr uint64_t kResyncUndurableMax = 64u << 20;
 inline constexpr uint64_t kResyncEpochFactor = 5;  // an epoch of resync alone stays open longer
 inline constexpr uint64_t kApplicationRecentUs = 50'000;  // it writes, for a resync's pace
+inline constexpr uint64_t kResyncPatienceUs = 100'000;  // then the application waits for one piece
 inline constexpr uint32_t kMapPieceBytes = 32u << 10;
 inline constexpr uint32_t kReceivedWritesMax = 1024;  // peer's writes under way here
 inline constexpr uint32_t kReceivedEpochsMax = 4096;
@@ -183,6 +184,7 @@ struct LinkState {
   std::list<SyncTask> tasks;
   std::vector<SyncTask*> sending;  // those of them that were not sent to their end
   Pace pace;
+  uint64_t piece_waits_us = 0;  // since when a piece that was read finds no room; 0: none does
   bool resync_drained = false;  // nothing is left to be sent: what is open is closed
   // Source: chunks of a task that could not be read, which are read one by one from then on, and
   // those of them that failed alone. Made with the first error.
@@ -372,6 +374,7 @@ struct VolumeImpl {
   void task_sent(SyncTask* task);
   void task_read(SyncTask* task);
   void task_send(SyncTask* task);
+  bool resync_first() const;
   std::optional<ChunkRange> next_run();
   void task_unread(SyncTask* task);
   void wait_for_unread();

@@ -297,7 +297,8 @@ void VolumeImpl::enter_send(Write* write) {
   if (write->origin == Origin::kApplication) {
     const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
     const bool blocked =
-        writes_held() || (link_active() && (!send_wait.empty() || !room_for(payload)));
+        writes_held() ||
+        (link_active() && (!send_wait.empty() || resync_first() || !room_for(payload)));
     if (blocked) {
       send_wait.push_back(write);
       return;
@@ -310,7 +311,7 @@ void VolumeImpl::retry_send() {
   while (!send_wait.empty() && !writes_held()) {
     Write* write = send_wait.front();
     const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
-    if (link_active() && !room_for(payload)) return;
+    if (link_active() && (resync_first() || !room_for(payload))) return;
     send_wait.pop_front();
     dispatch(write);
   }
