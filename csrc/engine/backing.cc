@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -134,6 +136,9 @@ bool Backing::measure(EngineError* error) {
     return false;
   }
   device_bytes_ = static_cast<uint64_t>(info.st_size);
+  struct statfs filesystem = {};
+  in_memory_ = fstatfs(fd_, &filesystem) == 0 &&
+               (filesystem.f_type == TMPFS_MAGIC || filesystem.f_type == RAMFS_MAGIC);
   return true;
 }
 

@@ -43,6 +43,9 @@ class Backing {
   bool can_discard() const { return can_discard_; }
   bool fast_zeroes() const { return can_discard_; }
   bool locked() const { return locked_; }
+  // On a filesystem in memory (tmpfs, ramfs), which cannot be asked not to wait: the kernel hands
+  // every I/O of a ring to a worker.
+  bool in_memory() const { return in_memory_; }
 
  private:
   Backing() = default;
@@ -61,6 +64,7 @@ class Backing {
   bool direct_ = false;
   bool can_discard_ = false;
   bool locked_ = false;
+  bool in_memory_ = false;
 };
 
 }  // namespace tidemark

@@ -10,6 +10,8 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
@@ -23,6 +25,7 @@ namespace {
 constexpr uint64_t kZeroBytes = 1u << 20;
 constexpr uint64_t kBounceBytes = 256u << 10;
 constexpr uint64_t kTransferMax = 1u << 30;  // one system call moves less than 2 GiB
+constexpr uint64_t kInPlaceMax = 64u << 10;  // copying that much takes less than waking a worker
 constexpr uint32_t kRetriesMax = 1000;       // of EAGAIN and EINTR in a row
 
 bool refused(int32_t result) {
@@ -40,6 +43,8 @@ struct Disk::Operation : Completion {
   int32_t failure = 0;
   uint64_t at = 0;     // bytes of the Io that are done
   uint64_t piece = 0;  // bytes of the entry that is out
+  Entry entry;
+  int32_t result = 0;  // of what was done in place
   uint8_t* bounce = nullptr;
 };
 
@@ -120,9 +125,25 @@ void Disk::submit(Io* io) {
 
 // Queue the next piece of the current step.
 void Disk::start(Operation* operation) {
+  prepare(operation);
+  const Entry& entry = operation->entry;
+  if (operation->area->in_memory && entry.quick) {
+    in_place_.push_back(operation);
+    return;
+  }
   io_uring_sqe* sqe = ring_.sqe(operation);
+  sqe->opcode = entry.opcode;
+  sqe->fd = operation->step == Step::kFail ? -1 : operation->area->fd;
+  sqe->off = entry.offset;
+  sqe->addr = entry.address;
+  sqe->len = entry.length;
+  sqe->rw_flags = entry.flags;  // and fsync_flags: they lie in one place
+}
+
+void Disk::prepare(Operation* operation) {
+  Entry& entry = operation->entry;
+  entry = {};
   const Io& io = *operation->io;
-  sqe->fd = operation->area->fd;
   const uint64_t offset = operation->area->offset + io.offset + operation->at;
   const uint64_t left = io.length - operation->at;
   const bool fua = (io.flags & kIoFua) != 0;
@@ -137,39 +158,74 @@ void Disk::start(Operation* operation) {
         if (write) std::memcpy(operation->bounce, memory, operation->piece);
         memory = operation->bounce;
       }
-      sqe->opcode = write ? IORING_OP_WRITE : IORING_OP_READ;
-      sqe->off = offset;
-      sqe->addr = reinterpret_cast<uint64_t>(memory);
-      sqe->len = static_cast<uint32_t>(operation->piece);
-      if (write && fua) sqe->rw_flags = RWF_DSYNC;
+      entry.opcode = write ? IORING_OP_WRITE : IORING_OP_READ;
+      entry.offset = offset;
+      entry.address = reinterpret_cast<uint64_t>(memory);
+      entry.length = static_cast<uint32_t>(operation->piece);
+      if (write && fua) entry.flags = RWF_DSYNC;
+      entry.quick = operation->piece <= kInPlaceMax;
       break;
     }
     case Step::kWriteZeroes:
       operation->piece = std::min(left, kZeroBytes);
-      sqe->opcode = IORING_OP_WRITE;
-      sqe->off = offset;
-      sqe->addr = reinterpret_cast<uint64_t>(zeroes_);
-      sqe->len = static_cast<uint32_t>(operation->piece);
+      entry.opcode = IORING_OP_WRITE;
+      entry.offset = offset;
+      entry.address = reinterpret_cast<uint64_t>(zeroes_);
+      entry.length = static_cast<uint32_t>(operation->piece);
       break;
     case Step::kPunch:
     case Step::kZeroRange:
       operation->piece = left;
-      sqe->opcode = IORING_OP_FALLOCATE;
-      sqe->off = offset;
-      sqe->addr = left;
-      sqe->len = FALLOC_FL_KEEP_SIZE |
-                 (operation->step == Step::kPunch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+      entry.opcode = IORING_OP_FALLOCATE;
+      entry.offset = offset;
+      entry.address = left;
+      entry.length = FALLOC_FL_KEEP_SIZE | (operation->step == Step::kPunch ? FALLOC_FL_PUNCH_HOLE
+                                                                            : FALLOC_FL_ZERO_RANGE);
       break;
     case Step::kSync:
-      sqe->opcode = IORING_OP_FSYNC;
-      sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+      entry.opcode = IORING_OP_FSYNC;
+      entry.flags = IORING_FSYNC_DATASYNC;
+      entry.quick = true;
       break;
     case Step::kFail:
       // Through the ring all the same: `done` must not be called from inside submit().
-      sqe->opcode = IORING_OP_NOP;
-      sqe->fd = -1;
+      entry.opcode = IORING_OP_NOP;
       break;
   }
+}
+
+// In this order: what is done in place now is handed back in the next turn, and not from here.
+void Disk::run_in_place() {
+  assert(!undelivered());
+  done_in_place_.swap(in_place_);
+  for (Operation* operation : done_in_place_) operation->result = perform(*operation);
+}
+
+int32_t Disk::perform(const Operation& operation) const {
+  if (abandoned_) return -ECANCELED;
+  const Entry& entry = operation.entry;
+  const int fd = operation.area->fd;
+  const auto offset = static_cast<off_t>(entry.offset);
+  const iovec part = {reinterpret_cast<void*>(entry.address), entry.length};
+  ssize_t result = 0;
+  if (entry.opcode == IORING_OP_FSYNC) {
+    result = fdatasync(fd);
+  } else if (entry.opcode == IORING_OP_READ) {
+    result = preadv(fd, &part, 1, offset);
+  } else {
+    result = pwritev2(fd, &part, 1, offset, static_cast<int>(entry.flags));
+  }
+  return static_cast<int32_t>(result < 0 ? -errno : result);
+}
+
+// An exception out of `done` leaves the rest.
+void Disk::deliver() {
+  while (undelivered()) {
+    Operation* operation = done_in_place_[delivered_++];
+    advance(operation, operation->result);
+  }
+  done_in_place_.clear();
+  delivered_ = 0;
 }
 
 // A piece came back.

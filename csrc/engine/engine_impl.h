@@ -141,7 +141,7 @@ class Engine::Impl {
   bool starting_ = false;   // a frontend is on its way up
   bool stopping_ = false;   // or down
   bool submitted_ = false;  // a request came in since the last poll
-  bool again_ = false;      // there is more to do: do not sleep
+  bool again_ = true;       // there is more to do: do not sleep
   bool closing_ = false;
   bool abandoned_ = false;
   bool ended_ = false;

@@ -2,7 +2,7 @@
 //
 //   sleep in the ring (not while there is work) and deliver completions -> posted tasks -> bytes
 //   from the peer -> Volume::poll -> Frontend::turn_end -> one send, or one wake-up, for all bytes
-//   to the peer -> status, if asked
+//   to the peer -> disk I/O that is done in place -> status, if asked
 //
 // What a step starts is submitted with the next turn's system call, together with the wait for it.
 #include <pthread.h>
@@ -157,8 +157,9 @@ int Engine::Impl::prepare(bool suspended) {
   ring_options.entries = kRingEntries;
   if (const int error = ring_.open(ring_options); error != 0) return error;
   const auto area = [](const Backing& device, uint64_t offset, uint64_t bytes, uint32_t block) {
-    return Disk::Area{device.fd(),         offset, bytes, block, device.memory_align(),
-                      device.can_discard()};
+    return Disk::Area{
+        device.fd(),       offset, bytes, block, device.memory_align(), device.can_discard(),
+        device.in_memory()};
   };
   const Backing& meta_device = metadata_ ? *metadata_ : *backing_;
   disk_ = std::make_unique<Disk>(
@@ -236,6 +237,7 @@ void Engine::Impl::turn() {
     report_failure(std::string("io_uring_enter: ") + std::strerror(-delivered));
     return finish(true);
   }
+  disk_->deliver();
   run_tasks();
   if (ended_) return;
   const size_t used = link_input();
@@ -246,16 +248,19 @@ void Engine::Impl::turn() {
   if (!retired_.empty()) release_frontends();
   const bool unread = send_->publish();
   if (socket_ != nullptr && socket_->over()) socket_.reset();
+  bool room = false;
   if (socket_ != nullptr) {
+    room = socket_->turn();
     // The peer need not wait for JavaScript to hear of it.
     const bool ended = volume_->connection() == Connection::kStandAlone;
     if (ended && socket_->all_sent()) socket_->shut("the link ended");
-    socket_->turn();
   } else if (unread && callbacks_.outgoing) {
     callbacks_.outgoing();
   }
+  disk_->run_in_place();
   if (status_wanted_.load(std::memory_order_relaxed)) publish_status();
-  again_ = submitted_ || (used > 0 && link_left_ > 0) || arena_.take_refilled();
+  again_ = submitted_ || room || (used > 0 && link_left_ > 0) || arena_.take_refilled() ||
+           disk_->undelivered();
 }
 
 bool Engine::Impl::run_tasks() {
@@ -357,7 +362,9 @@ void Engine::Impl::drain() {
     return waits && monotonic_us() < deadline;
   };
   while (waiting()) {
-    if (ring_.turn(kDrainUs / 10) < 0) break;
+    disk_->deliver();
+    disk_->run_in_place();
+    if (ring_.turn(disk_->undelivered() ? 0 : kDrainUs / 10) < 0) break;
   }
 }
 

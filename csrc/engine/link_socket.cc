@@ -37,19 +37,21 @@ LinkSocket::~LinkSocket() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void LinkSocket::turn() {
-  if (shut_) return;
-  const size_t room = std::min(receive_ring_.space(), kReceiveMax);
-  if (!receiving_ && room > 0) {
+bool LinkSocket::turn() {
+  if (shut_) return false;
+  const size_t free = std::min(receive_ring_.space(), kReceiveMax);
+  if (!receiving_ && free > 0) {
     receiving_ = true;
     io_uring_sqe* sqe = ring_.sqe(&receive_);
     sqe->opcode = IORING_OP_RECV;
     sqe->fd = fd_;
-    sqe->addr = reinterpret_cast<uint64_t>(receive_ring_.reserve(room));
-    sqe->len = static_cast<uint32_t>(room);
+    sqe->addr = reinterpret_cast<uint64_t>(receive_ring_.reserve(free));
+    sqe->len = static_cast<uint32_t>(free);
   }
+  if (sending_) return false;
+  const bool room = send_now();
   const std::span<const uint8_t> unread = send_ring_.unread();
-  if (!sending_ && !unread.empty()) {
+  if (!unread.empty()) {
     sending_ = true;
     io_uring_sqe* sqe = ring_.sqe(&send_);
     sqe->opcode = IORING_OP_SEND;
@@ -58,6 +60,17 @@ void LinkSocket::turn() {
     sqe->len = static_cast<uint32_t>(std::min(unread.size(), kSendMax));
     sqe->msg_flags = MSG_NOSIGNAL;
   }
+  return room;
+}
+
+// What the socket's buffer takes at once: the peer works on it while this thread submits its disk's
+// I/O. The rest, and an error, is the ring's.
+bool LinkSocket::send_now() {
+  const std::span<const uint8_t> unread = send_ring_.unread();
+  if (unread.empty()) return false;
+  const ssize_t sent =
+      ::send(fd_, unread.data(), std::min(unread.size(), kSendMax), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return sent > 0 && send_ring_.consume(static_cast<size_t>(sent));
 }
 
 void LinkSocket::received(int32_t result) {

@@ -27,8 +27,9 @@ class LinkSocket {
   LinkSocket(const LinkSocket&) = delete;
   LinkSocket& operator=(const LinkSocket&) = delete;
 
-  // Starts what can be started: to receive while there is room, to send what is unread.
-  void turn();
+  // Starts what can be started: to receive while there is room, to send what is unread. True: the
+  // send ring got room that somebody waits for.
+  bool turn();
   // Takes and gives no more bytes, and tells the peer.
   void shut(const std::string& why);
   bool busy() const { return receiving_ || sending_; }
@@ -41,6 +42,7 @@ class LinkSocket {
     LinkSocket* socket = nullptr;
   };
 
+  bool send_now();
   void received(int32_t result);
   void sent(int32_t result);
   void end_if_idle();

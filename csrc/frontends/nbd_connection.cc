@@ -304,9 +304,29 @@ void NbdConnection::release(Command* command) {
   idle_.push_back(command);
 }
 
-// All that is queued in one system call.
-void NbdConnection::send() {
-  if (send_.busy || state_ >= State::kClosing) return;
+// All that is queued in one system call, at once: the client works on it while this thread submits
+// the disk's I/O. What its socket does not take, and an error, is the ring's. True: something has
+// left.
+bool NbdConnection::send() {
+  if (!gather()) return false;
+  const ssize_t sent_now = ::sendmsg(fd_, &send_.message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent_now > 0) {
+    account(static_cast<size_t>(sent_now));
+    if (!gather()) return true;
+  }
+  send_.busy = true;
+  io_uring_sqe* sqe = host_.ring().sqe(&send_);
+  sqe->opcode = IORING_OP_SENDMSG;
+  sqe->fd = fd_;
+  sqe->addr = reinterpret_cast<uint64_t>(&send_.message);
+  sqe->len = 1;
+  sqe->msg_flags = MSG_NOSIGNAL;
+  return sent_now > 0;
+}
+
+// Makes the message of what is queued; false: of nothing.
+bool NbdConnection::gather() {
+  if (send_.busy || state_ >= State::kClosing) return false;
   if (greeting_sent_ == greeting_.size()) {
     greeting_ = std::move(negotiation_.output());
     negotiation_.output().clear();
@@ -329,25 +349,22 @@ void NbdConnection::send() {
       send_parts_.push_back({static_cast<uint8_t*>(part.iov_base) + sent, part.iov_len - sent});
     }
   }
-  if (send_parts_.empty()) return;
   send_.message = {};
   send_.message.msg_iov = send_parts_.data();
   send_.message.msg_iovlen = send_parts_.size();
-  send_.busy = true;
-  io_uring_sqe* sqe = host_.ring().sqe(&send_);
-  sqe->opcode = IORING_OP_SENDMSG;
-  sqe->fd = fd_;
-  sqe->addr = reinterpret_cast<uint64_t>(&send_.message);
-  sqe->len = 1;
-  sqe->msg_flags = MSG_NOSIGNAL;
+  return !send_parts_.empty();
 }
 
 void NbdConnection::sent(int32_t result) {
   send_.busy = false;
   if (state_ >= State::kClosing) return settle();
-  if (result == -EINTR || result == -EAGAIN) return send();
+  // turn_end() goes on with the rest, and with reading.
+  if (result == -EINTR || result == -EAGAIN) return;
   if (result < 0) return cut();
-  size_t bytes = static_cast<size_t>(result);
+  account(static_cast<size_t>(result));
+}
+
+void NbdConnection::account(size_t bytes) {
   const size_t greeting = std::min(bytes, greeting_.size() - greeting_sent_);
   greeting_sent_ += greeting;
   replies_sent_ += bytes - greeting;
@@ -359,16 +376,17 @@ void NbdConnection::sent(int32_t result) {
     replies_.pop_front();
     release(command);
   }
-  // turn_end() goes on with the rest, and with reading.
 }
 
 void NbdConnection::turn_end() {
   if (state_ == State::kClosed) return;
-  if (stalled_ && (state_ == State::kServing || state_ == State::kNegotiating)) {
-    stalled_ = false;
-    process();
-  }
-  send();
+  // What a reply gives back may be what reading waits for.
+  do {
+    if (stalled_ && (state_ == State::kServing || state_ == State::kNegotiating)) {
+      stalled_ = false;
+      process();
+    }
+  } while (send() && stalled_);
   if (state_ >= State::kDraining) settle();
 }
 

@@ -77,8 +77,10 @@ class NbdConnection {
   uint32_t check(const Command& command, uint16_t type, uint16_t flags) const;
   void submit(Command* command);
   void answer(Command* command, uint32_t error);
-  void send();
+  bool send();
+  bool gather();
   void sent(int32_t result);
+  void account(size_t bytes);
   bool get_buffer(Command* command);
   void put_buffer(Command* command);
   void release(Command* command);

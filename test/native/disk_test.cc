@@ -8,6 +8,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <new>
+#include <utility>
 #include <vector>
 
 namespace tidemark {
@@ -18,22 +20,29 @@ constexpr uint64_t kMeta = 64u << 10;
 
 // A file: metadata area first, then the data.
 struct Rig {
-  explicit Rig(uint32_t memory_align = 1, bool can_punch = true)
+  explicit Rig(uint32_t memory_align = 1, bool can_punch = true, bool in_memory = false)
       : fd(memfd_create("disk", MFD_CLOEXEC)),
-        disk(ring, area(kMeta, kData, memory_align, can_punch), area(0, kMeta, 1, can_punch),
-             [this](Io* io) { finished.push_back(io); }) {
+        disk(ring, area(kMeta, kData, memory_align, can_punch, in_memory),
+             area(0, kMeta, 1, can_punch, in_memory), [this](Io* io) { finished.push_back(io); }) {
     REQUIRE(ftruncate(fd, kMeta + kData) == 0);
     REQUIRE(ring.open({}) == 0);
   }
   ~Rig() { close(fd); }
-  Disk::Area area(uint64_t offset, uint64_t bytes, uint32_t align, bool can_punch) const {
-    return {fd, offset, bytes, 512, align, can_punch};
+  Disk::Area area(uint64_t offset, uint64_t bytes, uint32_t align, bool can_punch,
+                  bool in_memory) const {
+    return {fd, offset, bytes, 512, align, can_punch, in_memory};
+  }
+  // One turn, as the engine does it.
+  void turn() {
+    disk.run_in_place();
+    REQUIRE(ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
+    disk.deliver();
   }
   int run(Io* io) {
     finished.clear();
     disk.submit(io);
     CHECK(finished.empty());
-    while (disk.in_flight() > 0) REQUIRE(ring.turn(1'000'000) >= 0);
+    while (disk.in_flight() > 0) turn();
     REQUIRE(finished.size() == 1);
     CHECK(finished[0] == io);
     return io->result;
@@ -62,8 +71,9 @@ std::vector<uint8_t> pattern(size_t bytes, uint8_t seed) {
 }
 
 TEST_CASE("data and metadata land in their areas, with aligned and with odd buffers") {
-  for (const uint32_t align : {1u, 4096u}) {
-    Rig rig(align);
+  for (const auto& [align, in_memory] : {std::pair(1u, false), std::pair(4096u, false),
+                                         std::pair(1u, true), std::pair(4096u, true)}) {
+    Rig rig(align, true, in_memory);
     std::vector<uint8_t> written = pattern(700'416 + 1, 3);
     Io io = make(IoKind::kWrite, 4096, 700'416, written.data() + 1, kIoFua);
     CHECK(rig.run(&io) == 0);
@@ -91,7 +101,7 @@ TEST_CASE("discard and write-zeroes leave zeroes, also where holes cannot be pun
   for (const bool can_punch : {true, false}) {
     for (const IoKind kind : {IoKind::kDiscard, IoKind::kWriteZeroes}) {
       for (const uint8_t flags : {uint8_t{0}, kIoFua, kIoNoUnmap}) {
-        Rig rig(1, can_punch);
+        Rig rig(1, can_punch, flags == kIoFua);
         std::vector<uint8_t> data = pattern(kData, 1);
         Io io = make(IoKind::kWrite, 0, kData, data.data());
         CHECK(rig.run(&io) == 0);
@@ -121,39 +131,94 @@ TEST_CASE("an I/O outside of its area is refused and touches nothing") {
   CHECK(first == 0);
 }
 
-TEST_CASE("a file that became shorter fails the read, and a bad file every kind") {
-  Rig rig;
+void check_bad_file(Rig& rig, bool in_memory) {
   std::vector<uint8_t> data(8192);
-  REQUIRE(ftruncate(rig.fd, kMeta + 4096) == 0);
-  Io io = make(IoKind::kRead, 0, 8192, data.data());
-  CHECK(rig.run(&io) == -EIO);
-
   std::vector<Io*> finished;
   Disk::Area bad;
   bad.bytes = kData;
   bad.can_punch = true;
+  bad.in_memory = in_memory;
   Disk disk(rig.ring, bad, bad, [&](Io* done) { finished.push_back(done); });
   for (const IoKind kind :
        {IoKind::kRead, IoKind::kWrite, IoKind::kFlush, IoKind::kDiscard, IoKind::kWriteZeroes}) {
     Io failing = make(kind, 0, kind == IoKind::kFlush ? 0 : 4096, data.data());
     disk.submit(&failing);
-    while (disk.in_flight() > 0) REQUIRE(rig.ring.turn(1'000'000) >= 0);
+    while (disk.in_flight() > 0) {
+      disk.run_in_place();
+      REQUIRE(rig.ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
+      disk.deliver();
+    }
     CHECK(failing.result == -EBADF);
   }
   CHECK(finished.size() == 5);
 }
 
-TEST_CASE("after abandon nothing is handed back") {
+TEST_CASE("a file that became shorter fails the read, and a bad file every kind") {
+  for (const bool in_memory : {false, true}) {
+    Rig rig(1, true, in_memory);
+    std::vector<uint8_t> data(8192);
+    REQUIRE(ftruncate(rig.fd, kMeta + 4096) == 0);
+    Io io = make(IoKind::kRead, 0, 8192, data.data());
+    CHECK(rig.run(&io) == -EIO);
+    check_bad_file(rig, in_memory);
+  }
+}
+
+TEST_CASE("on a filesystem in memory what is small does not go through the ring") {
+  Rig rig(1, true, true);
+  std::vector<uint8_t> data = pattern(128u << 10, 5);
+  for (const IoKind kind : {IoKind::kWrite, IoKind::kRead, IoKind::kFlush}) {
+    Io io = make(kind, 0, kind == IoKind::kFlush ? 0 : 64u << 10, data.data());
+    rig.finished.clear();
+    rig.disk.submit(&io);
+    CHECK(rig.ring.in_flight() == 0);
+    rig.disk.run_in_place();
+    CHECK(rig.finished.empty());  // nobody is told from within the step that submits
+    CHECK(rig.disk.undelivered());
+    rig.disk.deliver();
+    REQUIRE(rig.finished.size() == 1);
+    CHECK(io.result == 0);
+  }
+  Io large = make(IoKind::kWrite, 0, data.size(), data.data());
+  rig.disk.submit(&large);
+  CHECK(rig.ring.in_flight() == 1);
+  while (rig.disk.in_flight() > 0) rig.turn();
+}
+
+TEST_CASE("what is done in place and has not been handed back survives an exception") {
+  std::vector<Io*> finished;
   Rig rig;
+  const Disk::Area area = rig.area(0, kMeta, 1, true, true);
+  Disk disk(rig.ring, area, area, [&](Io* io) {
+    finished.push_back(io);
+    if (finished.size() == 1) throw std::bad_alloc();
+  });
   std::vector<uint8_t> data(4096);
-  Io io = make(IoKind::kWrite, 0, 4096, data.data());
-  rig.disk.submit(&io);
-  rig.disk.abandon();
-  while (rig.disk.in_flight() > 0) REQUIRE(rig.ring.turn(1'000'000) >= 0);
-  Io late = make(IoKind::kWrite, 0, 4096, data.data());
-  rig.disk.submit(&late);
-  CHECK(rig.disk.in_flight() == 0);
-  CHECK(rig.finished.empty());
+  Io first = make(IoKind::kWrite, 0, 4096, data.data());
+  Io second = make(IoKind::kWrite, 4096, 4096, data.data());
+  disk.submit(&first);
+  disk.submit(&second);
+  disk.run_in_place();
+  CHECK_THROWS_AS(disk.deliver(), std::bad_alloc);
+  CHECK(disk.undelivered());
+  disk.deliver();
+  CHECK(finished == std::vector<Io*>{&first, &second});
+  CHECK(disk.in_flight() == 0);
+}
+
+TEST_CASE("after abandon nothing is handed back") {
+  for (const bool in_memory : {false, true}) {
+    Rig rig(1, true, in_memory);
+    std::vector<uint8_t> data(4096);
+    Io io = make(IoKind::kWrite, 0, 4096, data.data());
+    rig.disk.submit(&io);
+    rig.disk.abandon();
+    while (rig.disk.in_flight() > 0) rig.turn();
+    Io late = make(IoKind::kWrite, 0, 4096, data.data());
+    rig.disk.submit(&late);
+    CHECK(rig.disk.in_flight() == 0);
+    CHECK(rig.finished.empty());
+  }
 }
 
 }  // namespace
