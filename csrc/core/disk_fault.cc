@@ -64,7 +64,7 @@ void VolumeImpl::disk_fault(Fault kind, const std::string& why) {
     store_fault(0, kNodeConsistent | kNodeWasUpToDate);
     changed();
     fault.hang_up_us = now_us + kFaultGraceUs;
-    emit(EventKind::kDiskState, disk_text(disk_state()));
+    emit_disk();
     return;
   }
   fault.why = why;
@@ -90,7 +90,7 @@ void VolumeImpl::fail_disk() {
   } else if (fault.holes) {
     store_fault(0, kNodeWasUpToDate);
   }
-  emit(EventKind::kDiskState, disk_text(disk_state()));
+  emit_disk();
   tell_disk();
   if (role == Role::kSecondary) fault.hang_up_us = now_us + kFaultGraceUs;
 }
@@ -129,7 +129,7 @@ void VolumeImpl::poll_fault() {
 void VolumeImpl::begin_detach() {
   fault.use = DiskFault::Use::kDetaching;
   changed();
-  emit(EventKind::kDiskState, disk_text(disk_state()));
+  emit_disk();
   fault.generation = fresh_generation();
   close_epoch(true);
   FrameHeader header;
@@ -144,7 +144,7 @@ void VolumeImpl::detach_acknowledged() {
   link.peer_disk = DiskState::kUpToDate;
   meta.close();
   changed();
-  emit(EventKind::kDiskState, disk_text(disk_state()));
+  emit_disk();
   drain_gate();
   for (Write* write : std::exchange(log_wait, {})) enter_log(write);
   retry_send();
@@ -163,7 +163,7 @@ void VolumeImpl::detach_abandoned() {
     fail_disk();
   } else {
     emit(EventKind::kIoError, "the disk is kept: the peer was lost before it could take over");
-    emit(EventKind::kDiskState, disk_text(disk_state()));
+    emit_disk();
     fault.why.clear();
     fault.holes = false;
   }

@@ -119,7 +119,7 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
       changed();
       const uint32_t serial = link.serial;
       meta.commit([this, serial](bool ok) {
-        emit(EventKind::kDiskState, disk_text(disk_state()));
+        emit_disk();
         if (link.serial != serial) return;
         link.outdating = false;
         if (!ok) return;

@@ -508,7 +508,7 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
   const uint64_t generation = header.offset;
   meta.commit([this, serial, generation, target](bool ok) {
     link.target_finishing = false;
-    emit(EventKind::kDiskState, disk_text(disk_state()));
+    emit_disk();
     if (link.serial != serial) {
       link_check_idle();
       return;
@@ -522,7 +522,7 @@ VolumeImpl::Handled VolumeImpl::receive_sync_done(const FrameHeader& header) {
       const uint32_t before = sb().flags;
       share_standing();
       if (sb().flags != before) {
-        meta.commit([this](bool) { emit(EventKind::kDiskState, disk_text(disk_state())); });
+        commit_standing();
       }
     }
     changed();

@@ -244,7 +244,7 @@ void VolumeImpl::promote(bool force, Done done) {
                                  changed();
                                  tell_role();
                                  emit(EventKind::kRole, role_text(role));
-                                 emit(EventKind::kDiskState, disk_text(disk_state()));
+                                 emit_disk();
                                  done(0, "");
                                  if (force && inconsistent)
                                    link_stop("the data here were declared to be the truth");
@@ -341,7 +341,7 @@ void VolumeImpl::invalidate(uint32_t slot, Done done) {
   sb().flags &= ~(kNodeConsistent | kNodeWasUpToDate);
   changed();
   meta.commit([this, done = std::move(done)](bool ok) {
-    emit(EventKind::kDiskState, disk_text(disk_state()));
+    emit_disk();
     done(ok ? 0 : -EIO, ok ? "" : "the metadata can no longer be written");
   });
 }

@@ -1,7 +1,8 @@
 // The parts of a volume and what they share. One class, several files named by what they do:
 //   volume.cc     life, commands, status        writes.cc   the path of a write (write.h)
-//   roles.cc      promote, demote, generations  link.cc     link life cycle, frames out
-//   receiver.cc   frames in, epochs of the peer resync.cc   maps, source, target, end of a resync
+//   roles.cc      promote, demote, generations  link.cc     link life cycle
+//   receiver.cc   frames in, epochs of the peer sending.cc  frames out, the transfer log
+//   resync.cc     maps, source, target, end of a resync
 //   disk_fault.cc disks that fail, letting go   remote.cc   reads of a primary without a disk
 #pragma once
 
@@ -172,8 +173,8 @@ struct LinkState {
   bool epoch_flushing = false;
   uint32_t epoch_flush_upto = 0;
   Io epoch_flush_io;
-  std::function<void(bool)> flushed_for_new_peer;  // goes on with link_prepare()
-  std::vector<WrittenRange> written;               // acknowledgements of this turn
+  std::function<void(bool)> flushed_before_link;  // goes on with link_prepare()
+  std::vector<WrittenRange> written;              // acknowledgements of this turn
 
   // resync
   uint64_t map_next = 0;  // first chunk of the map not yet sent
@@ -223,9 +224,10 @@ struct VolumeImpl {
   DiskState disk_state() const;
   void changed() { ++state_serial; }
   void emit(EventKind kind, std::string text = {}) { host.event({kind, std::move(text)}); }
+  void emit_disk() { emit(EventKind::kDiskState, disk_text(disk_state())); }
   void sweep();
   bool tracked(uint32_t slot) const { return (sb().slots[slot].flags & kSlotInUse) != 0; }
-  bool tracks_others(uint32_t slot) const;
+  bool tracks_anybody() const;
   VolumeStatus status() const;
   void complete_now(Request* request, int result);
   void set_suspended(const std::string& why);
@@ -332,6 +334,15 @@ struct VolumeImpl {
   bool receiving(uint32_t slot) const {
     return link_active() && link.slot == slot && !link.peer_detached;
   }
+  void poll_link();
+  void set_peer_role(Role peer_role);
+  void set_standing(DiskState standing);  // of a copy that is whole
+  void share_standing();                  // ... with the peer in step
+  void commit_standing();                 // ... and tells of it
+  uint32_t find_slot(const Uuid& peer) const;
+  uint32_t find_slot_named(const std::string& name) const;
+
+  // --- sending.cc ---
   bool send_frame(FrameHeader header, const uint8_t* payload, bool headroom);
   void send_or_queue(const FrameHeader& header);
   void flush_controls();
@@ -344,13 +355,7 @@ struct VolumeImpl {
   void acknowledge_written(const FrameHeader& header, const std::vector<WrittenRange>& ranges);
   void acknowledge_epoch(uint32_t epoch);
   void pop_durable();
-  void poll_link();
   bool send_control(const std::string& json);
-  void set_peer_role(Role peer_role);
-  void set_standing(DiskState standing);  // of a copy that is whole
-  void share_standing();                  // ... with the peer in step
-  uint32_t find_slot(const Uuid& peer) const;
-  uint32_t find_slot_named(const std::string& name) const;
 
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
@@ -360,7 +365,7 @@ struct VolumeImpl {
   void received_write_done(Write* write);
   void pump_epochs();
   void epoch_flushed();
-  void flush_for_new_peer(std::function<void(bool)> done);
+  void flush_before_link(std::function<void(bool)> done);
   void send_written();
   void fail_frame(const FrameHeader& header, const std::string& what);
 

@@ -3,6 +3,7 @@ import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
 
 const ROLES = 'csrc/core/roles.cc';
 const LINK = 'csrc/core/link.cc';
+const SENDING = 'csrc/core/sending.cc';
 const WRITES = 'csrc/core/writes.cc';
 
 export const APART: readonly Mutant[] = [
@@ -80,7 +81,7 @@ export const APART: readonly Mutant[] = [
     symptom: 'chunks differ without a mark',
     edits: [
       {
-        file: LINK,
+        file: SENDING,
         within: 'void VolumeImpl::forget_transfer_log()',
         find: 'mark_range(link.slot, entry->range);',
         replace: '',
@@ -180,7 +181,7 @@ export const APART: readonly Mutant[] = [
       {
         file: LINK,
         within: 'void VolumeImpl::link_prepare(',
-        find: 'flush = tracked(slot) || tracks_others(slot);',
+        find: 'flush = tracks_anybody();',
         replace: '',
       },
     ],

@@ -3,6 +3,7 @@ import { DESIGN, type Mutant, PRIOR_ART } from './mutant.ts';
 
 const RECEIVER = 'csrc/core/receiver.cc';
 const LINK = 'csrc/core/link.cc';
+const SENDING = 'csrc/core/sending.cc';
 const WRITES = 'csrc/core/writes.cc';
 
 export const DURABILITY: readonly Mutant[] = [
@@ -101,7 +102,7 @@ export const DURABILITY: readonly Mutant[] = [
     theme: 'flush-storm',
     edits: [
       {
-        file: LINK,
+        file: SENDING,
         within: 'void VolumeImpl::append_sent(Write* write)',
         find: 'close_epoch(true)',
         replace: 'close_epoch(false)',
@@ -116,7 +117,7 @@ export const DURABILITY: readonly Mutant[] = [
     symptom: 'the peer loses power and is promoted: a flushed write is gone',
     edits: [
       {
-        file: LINK,
+        file: SENDING,
         within: 'void VolumeImpl::append_sent(Write* write)',
         find: `if (protocol == Protocol::kC || diskless()) {
           write->epoch_wait = epoch;
@@ -135,7 +136,7 @@ export const DURABILITY: readonly Mutant[] = [
     symptom: 'the peer is promoted: an acknowledged write is gone',
     edits: [
       {
-        file: LINK,
+        file: SENDING,
         within: 'void VolumeImpl::append_sent(Write* write)',
         find: 'protocol == Protocol::kC || window_full',
         replace: 'window_full',

@@ -4,6 +4,8 @@ import { DESIGN, type Mutant } from './mutant.ts';
 const DISK_FAULT = 'csrc/core/disk_fault.cc';
 const WRITES = 'csrc/core/writes.cc';
 
+const SENDING = 'csrc/core/sending.cc';
+
 export const FAILING: readonly Mutant[] = [
   {
     name: 'detached-reads-failed-disk',
@@ -91,7 +93,7 @@ export const FAILING: readonly Mutant[] = [
     theme: 'disk-policies',
     edits: [
       {
-        file: 'csrc/core/link.cc',
+        file: SENDING,
         within: 'void VolumeImpl::append_sent(Write* write)',
         find: 'wait && !diskless()',
         replace: 'wait',

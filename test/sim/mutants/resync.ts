@@ -3,6 +3,7 @@ import { DESIGN, type Edit, type Mutant, PRIOR_ART } from './mutant.ts';
 
 const RESYNC_CC = 'csrc/core/resync.cc';
 const LINK = 'csrc/core/link.cc';
+const SENDING = 'csrc/core/sending.cc';
 
 const CLEARED_WHEN_SENT: Edit = {
   file: RESYNC_CC,
@@ -51,7 +52,7 @@ export const RESYNC: readonly Mutant[] = [
     symptom: 'the target loses power: the chunk differs without a mark',
     edits: [
       {
-        file: LINK,
+        file: SENDING,
         within: 'void VolumeImpl::acknowledge_written(',
         find: 'if (entry->resync || entry->owner == nullptr) continue;',
         replace: `if (entry->resync && entry->owner != nullptr &&

@@ -6,6 +6,8 @@ const WRITES = 'csrc/core/writes.cc';
 const RANGE_LOCK = 'csrc/core/range_lock.cc';
 const DIRTY_MAP = 'csrc/core/dirty_map.cc';
 
+const SENDING = 'csrc/core/sending.cc';
+
 export const WRITING: readonly Mutant[] = [
   {
     name: 'data-before-log',
@@ -160,7 +162,7 @@ export const WRITING: readonly Mutant[] = [
     symptom: 'both nodes lose power: what the peer had in its cache differs, and no log names it',
     edits: [
       {
-        file: 'csrc/core/link.cc',
+        file: SENDING,
         within: 'void VolumeImpl::acknowledge_written(',
         find: 'entry->acknowledged = true;',
         replace: `entry->acknowledged = true;
@@ -173,7 +175,7 @@ export const WRITING: readonly Mutant[] = [
           }`,
       },
       {
-        file: 'csrc/core/link.cc',
+        file: SENDING,
         within: 'void VolumeImpl::release_peer(',
         find: 'if (!entry.in_log) return;',
         replace: 'if (!entry.in_log || entry.acknowledged) return;',
@@ -328,7 +330,7 @@ export const WRITING: readonly Mutant[] = [
     symptom: 'a request completes twice',
     edits: [
       {
-        file: 'csrc/core/link.cc',
+        file: SENDING,
         within: 'void VolumeImpl::forget_transfer_log()',
         find: 'if (--write->acks_pending == 0) acknowledged.push_back(write);',
         replace: '--write->acks_pending; acknowledged.push_back(write);',
