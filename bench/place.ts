@@ -101,6 +101,7 @@ export class Machine extends Place {
   async disk(bytes: number): Promise<string> {
     if (this.used === 0) {
       const size = `rd_size=${RAM_DISK_BYTES / KIB}`;
+      await run(['/sbin/modprobe', 'ublk_drv']);
       await run(['/sbin/modprobe', 'brd', `rd_nr=${RAM_DISKS}`, size]);
     }
     if (bytes > RAM_DISK_BYTES || this.used === RAM_DISKS) {

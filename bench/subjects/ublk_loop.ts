@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import { FILL, pass } from '../fio.ts';
-import { command, type Place } from '../place.ts';
+import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Subject } from '../subject.ts';
 import { blockDevice } from './ram_disk.ts';
@@ -19,7 +19,6 @@ export class UblkLoop implements Subject {
   }
 
   async start(place: Place): Promise<void> {
-    await command(['/sbin/modprobe', 'ublk_drv']);
     const program = join(place.checkout, 'build/bench/tidemark-ublk-loop');
     const log = join(place.subfolder(), 'log');
     const server = Program.start([program, await place.disk(this.bytes)], { name: this.id, log });
