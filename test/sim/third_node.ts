@@ -169,6 +169,9 @@ export class ThirdNode {
     // The partner may have what the lead has not, so that it is the first.
     others.sort((a, b) => Number(b === this.#partner) - Number(a === this.#partner));
     for (const node of others) await this.#meet(node);
+    // The last may have had it all the same; then it is marked for the one that was met before.
+    const [first] = others;
+    if (this.#dirtyChunks(first!) > 0) await this.#meet(first!);
     for (const node of nodes) {
       const { lineage } = model.copy(node.index);
       const stamps = node.machine.readStamps(0, plan.volumeBytes);
