@@ -371,6 +371,7 @@ void VolumeImpl::poll_link() {
   flush_controls();
   send_maps();
   pump_resync();
+  retry_send();  // for which a piece had its turn
   if (!link_active()) return;
   pump_remote_reads();
   pump_served_reads();

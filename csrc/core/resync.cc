@@ -250,10 +250,13 @@ void VolumeImpl::task_send(SyncTask* task) {
   // long: a write that overlaps waits for the piece.
   const uint64_t share = resync_first() ? 1 : 2;
   if (!room_for(zero ? 0 : share * task->piece.length)) {
-    if (link.piece_waits_us == 0) link.piece_waits_us = now_us;
+    if (link.piece_waits == nullptr) {
+      link.piece_waits = task;
+      link.piece_waits_us = now_us;
+    }
     return;
   }
-  link.piece_waits_us = 0;
+  if (link.piece_waits == task) link.piece_waits = nullptr;
   if (transfer.open_epoch_writes() == 0) link.epoch_opened_us = now_us;
   FrameHeader header;
   header.type = zero ? FrameType::kZeroes : FrameType::kData;
@@ -284,7 +287,7 @@ void VolumeImpl::task_send(SyncTask* task) {
 }
 
 bool VolumeImpl::resync_first() const {
-  return link.piece_waits_us != 0 && now_us - link.piece_waits_us >= kResyncPatienceUs;
+  return link.piece_waits != nullptr && now_us - link.piece_waits_us >= kResyncPatienceUs;
 }
 
 // What is left of it is acknowledgements.

@@ -185,8 +185,9 @@ struct LinkState {
   std::list<SyncTask> tasks;
   std::vector<SyncTask*> sending;  // those of them that were not sent to their end
   Pace pace;
-  uint64_t piece_waits_us = 0;  // since when a piece that was read finds no room; 0: none does
-  bool resync_drained = false;  // nothing is left to be sent: what is open is closed
+  const SyncTask* piece_waits = nullptr;  // the first whose piece was read and found no room ...
+  uint64_t piece_waits_us = 0;            // ... since then
+  bool resync_drained = false;            // nothing is left to be sent: what is open is closed
   // Source: chunks of a task that could not be read, which are read one by one from then on, and
   // those of them that failed alone. Made with the first error.
   std::unique_ptr<DirtyMap> suspects;

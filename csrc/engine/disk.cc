@@ -75,6 +75,8 @@ void Disk::submit(Io* io) {
   Operation* operation;
   if (idle_.empty()) {
     operation = operations_.emplace_back(std::make_unique<Operation>()).get();
+    // None of them may fail once an operation counts as in flight.
+    for (auto* list : {&idle_, &in_place_, &done_in_place_}) list->reserve(operations_.capacity());
     operation->disk = this;
     operation->done = [](Completion* self, int32_t result, uint32_t) {
       auto* mine = static_cast<Operation*>(self);

@@ -35,7 +35,8 @@ class Disk {
 
   void submit(Io* io);
   // Does what was submitted and is done in place; deliver() hands it back. Both once in a turn,
-  // this one after everything that others could work on meanwhile.
+  // this one after what leaves by sockets, so that their other ends work meanwhile. What is queued
+  // in the ring waits for it.
   void run_in_place();
   void deliver();
   bool undelivered() const { return delivered_ < done_in_place_.size(); }

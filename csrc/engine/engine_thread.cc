@@ -361,10 +361,11 @@ void Engine::Impl::drain() {
     const bool waits = all ? ring_.in_flight() > 0 : mailbox_.reading() || moves;
     return waits && monotonic_us() < deadline;
   };
+  disk_->deliver();
   while (waiting()) {
-    disk_->deliver();
     disk_->run_in_place();
     if (ring_.turn(disk_->undelivered() ? 0 : kDrainUs / 10) < 0) break;
+    disk_->deliver();
   }
 }
 

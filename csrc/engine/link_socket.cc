@@ -64,12 +64,14 @@ bool LinkSocket::turn() {
 }
 
 // What the socket's buffer takes at once: the peer works on it while this thread submits its disk's
-// I/O. The rest, and an error, is the ring's.
+// I/O. The rest is the ring's, which also finds the end of a socket that failed here; but why it
+// failed a socket says once.
 bool LinkSocket::send_now() {
   const std::span<const uint8_t> unread = send_ring_.unread();
   if (unread.empty()) return false;
   const ssize_t sent =
       ::send(fd_, unread.data(), std::min(unread.size(), kSendMax), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent < 0 && !try_again(-errno)) failure_ = errno;
   return sent > 0 && send_ring_.consume(static_cast<size_t>(sent));
 }
 
@@ -78,6 +80,8 @@ void LinkSocket::received(int32_t result) {
   if (result > 0) {
     receive_ring_.commit(static_cast<size_t>(result));
     receive_ring_.publish();
+  } else if (failure_ != 0) {
+    shut(std::string("sending: ") + std::strerror(failure_));
   } else if (result == 0) {
     shut("the peer closed the connection");
   } else if (!try_again(result)) {
@@ -91,7 +95,7 @@ void LinkSocket::sent(int32_t result) {
   if (result > 0) {
     send_ring_.consume(static_cast<size_t>(result));
   } else if (!try_again(result)) {
-    shut(std::string("sending: ") + std::strerror(-result));
+    shut(std::string("sending: ") + std::strerror(failure_ != 0 ? failure_ : -result));
   }
   end_if_idle();
 }

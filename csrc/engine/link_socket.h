@@ -57,6 +57,7 @@ class LinkSocket {
   bool receiving_ = false;
   bool sending_ = false;
   bool shut_ = false;
+  int failure_ = 0;  // errno of a send
   std::string why_;
 };
 
