@@ -7,6 +7,7 @@ import { HALF_OPEN_MAX } from '../../lib/replication/listener.ts';
 import { encodeFrame, FRAME_TYPES, writtenRanges } from '../tools/frames.ts';
 import { dial, Liar, type LiarOptions } from '../tools/liar.ts';
 import { memoryOf } from '../tools/memory.ts';
+import { SHADOWS } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { Cluster } from './cluster.ts';
 import { Ledger } from './ledger.ts';
@@ -15,8 +16,6 @@ import type { Place } from './place.ts';
 
 const MIB = 1 << 20;
 const SECRET = 'the secret of all';
-/** Of a byte, what a sanitizer keeps beside it: under the thread sanitizer more than three. */
-const SHADOWS = process.env.TIDEMARK_TEST_PATIENCE === undefined ? 1 : 4;
 /** What strangers and liars may cost a daemon: rings, buffers and garbage of JavaScript included. */
 const GROWTH_MIB_MAX = 160 * SHADOWS;
 const HALF_OPEN = 10_000;
