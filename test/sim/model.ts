@@ -467,7 +467,7 @@ export class Model {
     });
   }
 
-  /** The target has what the source has; -1: the source has another disk, and identity, by now. */
+  /** The target has what the source has; -1: its daemon of that link has ended, or has another link. */
   synced(target: number, source: number, linkId: number): void {
     const copy = this.#copies[target]!;
     this.#tick += 1;

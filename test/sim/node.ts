@@ -462,7 +462,8 @@ export class SimNode {
     daemon.copying = false;
     this.#sim.duties.isCurrent(this);
     const peer = this.#sim.nodeById(peerId);
-    const source = peer?.index ?? -1;
+    // Another daemon of its node began with what was there, and not with what was on its way.
+    const source = peer?.linkParams?.incarnation === incarnation ? peer.index : -1;
     this.#sim.check(() => this.#sim.model.synced(this.index, source, incarnation));
   }
 
