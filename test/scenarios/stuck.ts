@@ -173,7 +173,8 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
       `${kind}: policy functions that never answer, leak, throw, or end their worker cost nobody else anything`,
       async (t) => {
         const cluster = await formTroubled(t, place, {
-          volume: { policyDeadline: '1s' },
+          // Within it buffers fill to their limit.
+          volume: { policyDeadline: `${PATIENCE}s` },
           files: { mode: 'good' },
           source: MISLED,
         });
@@ -185,7 +186,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
         await assertGrowth(t, alpha, 700 * MIB, async () => {
           await alpha.until('its window', ({ policy }) => policy.window_writes === 100);
           for (const [mode, told] of [
-            ['never', /did not answer within 1000 ms/],
+            ['never', new RegExp(`did not answer within ${PATIENCE}000 ms`)],
             ['exit', /policy worker ended: exit status 3/],
             ['heap', /policy worker ended: .*memory/],
             ...(long ? OTHER_MODES : []),
