@@ -186,7 +186,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
         await assertGrowth(t, alpha, 700 * MIB, async () => {
           await alpha.until('its window', ({ policy }) => policy.window_writes === 100);
           for (const [mode, told] of [
-            ['never', new RegExp(`did not answer within ${PATIENCE}000 ms`)],
+            ['never', LATE],
             ['exit', /policy worker ended: exit status 3/],
             ['heap', /policy worker ended: .*memory/],
             ...(long ? OTHER_MODES : []),
@@ -256,8 +256,10 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
 
 const LONG_ONLY = /the secondary's/;
 
+const LATE = new RegExp(`did not answer within ${PATIENCE * 1000} ms`);
+
 const OTHER_MODES = [
-  ['busy', /did not answer within 1000 ms/],
+  ['busy', LATE],
   ['throw', /no window today/],
 ] as const;
 
