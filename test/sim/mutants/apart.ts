@@ -174,7 +174,7 @@ export const APART: readonly Mutant[] = [
     rules: ['R1', 'R3'],
     source: 'a defect that was found here',
     about:
-      'What a primary sent may be only in the cache here when another node is met for the first time.',
+      'What a primary sent may be only in the cache here when another node is met, or given it in a resync.',
     symptom: 'the power goes when both are in step: they differ, and nothing says so',
     theme: 'unmet-pairs',
     edits: [
@@ -183,6 +183,12 @@ export const APART: readonly Mutant[] = [
         within: 'void VolumeImpl::link_prepare(',
         find: 'flush = tracks_anybody();',
         replace: '',
+      },
+      {
+        file: LINK,
+        within: 'void VolumeImpl::link_prepare(',
+        find: 'flush = flush || (passes_on && !diskless());',
+        replace: 'static_cast<void>(passes_on);',
       },
     ],
   },
