@@ -225,8 +225,8 @@ bool VolumeImpl::tracks_anybody() const {
 }
 
 // What came here without the log (R1) and is only in the cache of this disk is covered by the log
-// of the primary that sent it, and by nothing for a node that was not known then: power that goes
-// after the two are in step would leave them different, and unmarked.
+// of the primary that sent it, and by nothing for a node that was not known then or is given it
+// now: power that goes after the two are in step would leave them different, and unmarked.
 void VolumeImpl::flush_before_link(std::function<void(bool)> done) {
   link.epoch_flushing = true;
   link.flushed_before_link = std::move(done);

@@ -284,6 +284,7 @@ struct VolumeImpl {
   void modify_piece(Write* write);  // after the read of a read-modify-write
   void enter_log(Write* write);
   void enter_send(Write* write);
+  bool may_send(const Write* write) const;
   void dispatch(Write* write);
   void piece_done(Write* write);
   void settle(Write* write);  // complete it if nothing is left to wait for
@@ -327,6 +328,7 @@ struct VolumeImpl {
   // --- link.cc ---
   HandshakeState handshake_state(const Uuid& peer) const;
   void link_prepare(const LinkParams& params, Done done);
+  void flush_before_link(std::function<void(bool)> done);
   bool link_start();
   void link_stop(const std::string& why);
   void link_fail(const std::string& why) { link_stop(why); }
@@ -366,7 +368,6 @@ struct VolumeImpl {
   void received_write_done(Write* write);
   void pump_epochs();
   void epoch_flushed();
-  void flush_before_link(std::function<void(bool)> done);
   void send_written();
   void fail_frame(const FrameHeader& header, const std::string& what);
 

@@ -295,11 +295,8 @@ void VolumeImpl::fail_log_waiters() {
 
 void VolumeImpl::enter_send(Write* write) {
   if (write->origin == Origin::kApplication) {
-    const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
-    const bool blocked =
-        writes_held() ||
-        (link_active() && (!send_wait.empty() || resync_first() || !room_for(payload)));
-    if (blocked) {
+    const bool behind = link_active() && !send_wait.empty();
+    if (writes_held() || behind || !may_send(write)) {
       send_wait.push_back(write);
       return;
     }
@@ -307,11 +304,17 @@ void VolumeImpl::enter_send(Write* write) {
   dispatch(write);
 }
 
+// There is room for its piece, or no link that would need any.
+bool VolumeImpl::may_send(const Write* write) const {
+  if (!link_active()) return true;
+  const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
+  return !resync_first() && room_for(payload);
+}
+
 void VolumeImpl::retry_send() {
   while (!send_wait.empty() && !writes_held()) {
     Write* write = send_wait.front();
-    const size_t payload = write->piece_kind == IoKind::kWrite ? write->aligned.length : 0;
-    if (link_active() && (resync_first() || !room_for(payload))) return;
+    if (!may_send(write)) return;
     send_wait.pop_front();
     dispatch(write);
   }
