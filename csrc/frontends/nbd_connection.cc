@@ -65,12 +65,17 @@ void NbdConnection::receive() {
   receive_.message = {};
   receive_.message.msg_iov = receive_parts_;
   receive_.message.msg_iovlen = parts;
-  receive_.busy = true;
-  io_uring_sqe* sqe = host_.ring().sqe(&receive_);
-  sqe->opcode = IORING_OP_RECVMSG;
+  start(&receive_, IORING_OP_RECVMSG, 0);
+}
+
+void NbdConnection::start(Operation* operation, uint8_t opcode, uint32_t flags) {
+  operation->busy = true;
+  io_uring_sqe* sqe = host_.ring().sqe(operation);
+  sqe->opcode = opcode;
   sqe->fd = fd_;
-  sqe->addr = reinterpret_cast<uint64_t>(&receive_.message);
+  sqe->addr = reinterpret_cast<uint64_t>(&operation->message);
   sqe->len = 1;
+  sqe->msg_flags = flags;
 }
 
 void NbdConnection::received(int32_t result) {
@@ -314,13 +319,7 @@ bool NbdConnection::send() {
     account(static_cast<size_t>(sent_now));
     if (!gather()) return true;
   }
-  send_.busy = true;
-  io_uring_sqe* sqe = host_.ring().sqe(&send_);
-  sqe->opcode = IORING_OP_SENDMSG;
-  sqe->fd = fd_;
-  sqe->addr = reinterpret_cast<uint64_t>(&send_.message);
-  sqe->len = 1;
-  sqe->msg_flags = MSG_NOSIGNAL;
+  start(&send_, IORING_OP_SENDMSG, MSG_NOSIGNAL);
   return sent_now > 0;
 }
 

@@ -69,6 +69,7 @@ class NbdConnection {
     bool busy = false;
   };
 
+  void start(Operation* operation, uint8_t opcode, uint32_t flags);
   void receive();
   void received(int32_t result);
   void process();
