@@ -117,7 +117,6 @@ export class Connection {
   /** From here on bytes go between the socket and the native volume. */
   attach(link: LinkBytes): void {
     if (this.#mode !== 'held') return;
-    this.#mode = 'link';
     this.#link = link;
     const { descriptor } = this.#stream;
     if (descriptor !== undefined && link.takeSocket && this.#feedUnread()) {
