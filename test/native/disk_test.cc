@@ -18,6 +18,13 @@ namespace {
 constexpr uint64_t kData = 4u << 20;
 constexpr uint64_t kMeta = 64u << 10;
 
+// One turn, as the engine does it.
+void turn(Ring& ring, Disk& disk) {
+  disk.run_in_place();
+  REQUIRE(ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
+  disk.deliver();
+}
+
 // A file: metadata area first, then the data.
 struct Rig {
   explicit Rig(uint32_t memory_align = 1, bool can_punch = true, bool in_memory = false)
@@ -32,17 +39,11 @@ struct Rig {
                   bool in_memory) const {
     return {fd, offset, bytes, 512, align, can_punch, in_memory};
   }
-  // One turn, as the engine does it.
-  void turn() {
-    disk.run_in_place();
-    REQUIRE(ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
-    disk.deliver();
-  }
   int run(Io* io) {
     finished.clear();
     disk.submit(io);
     CHECK(finished.empty());
-    while (disk.in_flight() > 0) turn();
+    while (disk.in_flight() > 0) turn(ring, disk);
     REQUIRE(finished.size() == 1);
     CHECK(finished[0] == io);
     return io->result;
@@ -143,11 +144,7 @@ void check_bad_file(Rig& rig, bool in_memory) {
        {IoKind::kRead, IoKind::kWrite, IoKind::kFlush, IoKind::kDiscard, IoKind::kWriteZeroes}) {
     Io failing = make(kind, 0, kind == IoKind::kFlush ? 0 : 4096, data.data());
     disk.submit(&failing);
-    while (disk.in_flight() > 0) {
-      disk.run_in_place();
-      REQUIRE(rig.ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
-      disk.deliver();
-    }
+    while (disk.in_flight() > 0) turn(rig.ring, disk);
     CHECK(failing.result == -EBADF);
   }
   CHECK(finished.size() == 5);
@@ -182,7 +179,7 @@ TEST_CASE("on a filesystem in memory what is small does not go through the ring"
   Io large = make(IoKind::kWrite, 0, data.size(), data.data());
   rig.disk.submit(&large);
   CHECK(rig.ring.in_flight() == 1);
-  while (rig.disk.in_flight() > 0) rig.turn();
+  while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
 }
 
 TEST_CASE("what is done in place and has not been handed back survives an exception") {
@@ -213,7 +210,7 @@ TEST_CASE("after abandon nothing is handed back") {
     Io io = make(IoKind::kWrite, 0, 4096, data.data());
     rig.disk.submit(&io);
     rig.disk.abandon();
-    while (rig.disk.in_flight() > 0) rig.turn();
+    while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
     Io late = make(IoKind::kWrite, 0, 4096, data.data());
     rig.disk.submit(&late);
     CHECK(rig.disk.in_flight() == 0);
