@@ -188,7 +188,7 @@ export function linkCutScenarios(place: Place): Scenario[] {
         const cluster = await Cluster.form(t, place);
         const { alpha, beta, link } = cluster;
         const device = await alpha.open();
-        // More than the target flushes at once (csrc/core/receiver.cc): some of them are durable when the rest is held.
+        // More than the target flushes at once (csrc/core/link.cc): some of them are durable when the rest is held.
         const total = 500;
         const ledger = new Ledger(device.sizeBytes);
         link.cut();

@@ -1,5 +1,4 @@
 /** What must hold at every step, at every crash that could happen now, and of every number that is to stay within bounds. */
-import { ANSWER_MS } from './duties.ts';
 import { type Lineage, SECTOR_BYTES } from './lineage.ts';
 import { SimChecks } from './machine.ts';
 import type { SimNode } from './node.ts';
@@ -240,18 +239,13 @@ export class Checks {
 
   /** R18: a recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
-    const { network, nodes, disturbedUs, time } = this.#sim;
     // With the device taken away there is no I/O, and what a person forces is a person's decision.
     const { waitedFor } = node;
     node.waitedFor = null;
     if (!node.serving || node.forced) return;
     this.#stale(node, waitedFor);
-    if (!network.healthy || node.startedUs <= disturbedUs || node.alone) return;
-    for (const other of nodes) {
-      if (other === node || other.alone || !other.primary || other.startedUs > node.startedUs)
-        continue;
-      // It may have been secondary still when it answered.
-      if (time.nowUs - other.promotedUs < ANSWER_MS * MS) continue;
+    for (const other of this.#sim.nodes) {
+      if (!other.primary || !node.asked(other)) continue;
       throw new Violation(
         'recovery',
         `${node.name} lets its I/O go on though ${other.name} is primary and within reach`,

@@ -4,12 +4,9 @@ import { SLOT_PEER_OUTDATED } from '../../lib/replication/flags.ts';
 import type { Lineage } from './lineage.ts';
 import { NEVER } from './lineage.ts';
 import type { LinkView } from './model.ts';
-import type { SimNode } from './node.ts';
+import { ANSWER_MS, type SimNode } from './node.ts';
 import type { Simulation } from './simulation.ts';
 import { Violation } from './violation.ts';
-
-/** A peer that has so long to answer answers, when nothing is wrong. */
-export const ANSWER_MS = 1000;
 
 export class Duties {
   readonly #sim: Simulation;
@@ -147,15 +144,10 @@ export class Duties {
 
   /** A recovered daemon let its I/O go on. */
   resumed(node: SimNode): void {
-    const { network, nodes, disturbedUs, plan, model, time } = this.#sim;
-    if (!node.serving || node.forced || node.alone) return;
-    if (!network.healthy || node.startedUs <= disturbedUs) return;
-    if (plan.timeouts.recoveryTimeout < ANSWER_MS) return;
+    const { nodes, plan, model } = this.#sim;
+    if (!node.serving || node.forced || plan.timeouts.recoveryTimeout < ANSWER_MS) return;
     for (const other of nodes) {
-      if (other === node || !other.running || other.alone || other.startedUs > node.startedUs)
-        continue;
-      // It may have answered before it was promoted.
-      if (time.nowUs - other.promotedUs < ANSWER_MS * 1000) continue;
+      if (!other.running || !node.asked(other)) continue;
       const { lineage, whole, yields } = model.copy(other.index);
       if (!whole || yields || lineage === null || other.status?.disk !== 'UpToDate') continue;
       if (!isApart(lineage, model.copy(node.index).lineage)) continue;

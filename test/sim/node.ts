@@ -27,6 +27,9 @@ import type { Life } from './time.ts';
 
 export type NodeState = 'off' | 'starting' | 'running' | 'stopping' | 'failed';
 
+/** A peer that has so long to answer answers, when nothing is wrong. */
+export const ANSWER_MS = 1000;
+
 interface Daemon {
   life: Life;
   port: SimPort;
@@ -140,6 +143,15 @@ export class SimNode {
 
   get replication(): Replication | null {
     return this.#daemon?.port.replication ?? null;
+  }
+
+  /** It asked this one after a crash, within reach, and got an answer of what this one still is. */
+  asked(other: SimNode): boolean {
+    const { network, disturbedUs, time } = this.#sim;
+    if (other === this || !network.healthy || this.alone || other.alone) return false;
+    if (this.startedUs <= disturbedUs || other.startedUs > this.startedUs) return false;
+    // It may have answered before it was promoted.
+    return time.nowUs - other.promotedUs >= ANSWER_MS * 1000;
   }
 
   get running(): boolean {
@@ -321,10 +333,8 @@ export class SimNode {
     const broken = (error: Error) =>
       sim.fail('exception', `${this.name}: ${error.stack ?? error.message}`);
     const port = new SimPort(clock, this.#plan.slowPort ? random : null, broken);
-    const daemon: Partial<Daemon> = {
-      ...{ life, port, native: null },
-      ...{ params: null, copying: false, cut: false },
-    };
+    const link = { params: null, copying: false, cut: false };
+    const daemon: Partial<Daemon> = { life, port, native: null, ...link };
     port.host = new ReplicationHost({
       addon: observed(this.machine.addon, this.#observer(daemon as Daemon)),
       clock,

@@ -3,7 +3,6 @@ import { DESIGN, type Mutant } from './mutant.ts';
 
 const DISK_FAULT = 'csrc/core/disk_fault.cc';
 const WRITES = 'csrc/core/writes.cc';
-
 const SENDING = 'csrc/core/sending.cc';
 
 export const FAILING: readonly Mutant[] = [

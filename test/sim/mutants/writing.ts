@@ -5,7 +5,6 @@ const METADATA_WRITER = 'csrc/core/metadata_writer.cc';
 const WRITES = 'csrc/core/writes.cc';
 const RANGE_LOCK = 'csrc/core/range_lock.cc';
 const DIRTY_MAP = 'csrc/core/dirty_map.cc';
-
 const SENDING = 'csrc/core/sending.cc';
 
 export const WRITING: readonly Mutant[] = [
