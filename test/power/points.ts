@@ -18,33 +18,48 @@ export function parsePoint(text: string): Point {
   return { after: Number(match[1]), seed: Number(match[2]) };
 }
 
+/** An entry of the log that says what is durable from then on. */
+export function isMark({ flags }: LogEntry): boolean {
+  return (flags & (LogFlag.flush | LogFlag.fua)) !== 0;
+}
+
 /**
- * Behind each flush and each write with FUA from entry `first` on, right before each flush, and at one entry at random
- * between every two of them; of all these `max`, chosen by the seed. In order.
+ * Behind every mark from entry `first` on, and at the end of the log. And between them at most `betweenMax`, chosen by the
+ * seed out of: right before each mark, and one entry at random between every two of them. In order.
  */
 export function choosePoints(
   entries: readonly LogEntry[],
   first: number,
-  max: number,
+  betweenMax: number,
   seed: number,
 ): Point[] {
   const random = new Random(seed);
   const points: Point[] = [];
+  const between: Point[] = [];
   let from = first;
-  for (const { index, flags } of entries) {
-    if (index < first || (flags & (LogFlag.flush | LogFlag.fua)) === 0) continue;
-    const between = index - from;
-    if (between > 1) points.push({ after: from + random.below(between), seed: seedOf(random) });
-    if (between > 0) points.push({ after: index - 1, seed: seedOf(random) });
+  for (const entry of entries) {
+    const { index } = entry;
+    if (index < first || !isMark(entry)) continue;
+    const apart = index - from;
+    if (apart > 1) between.push({ after: from + random.below(apart), seed: seedOf(random) });
+    if (apart > 0) between.push({ after: index - 1, seed: seedOf(random) });
     points.push({ after: index, seed: 0 });
     from = index;
   }
   const last = entries.length - 1;
-  while (points.length > max) {
-    // The end stays.
-    points.splice(random.below(points.length), 1);
+  if (points.at(-1)?.after !== last) points.push({ after: last, seed: 0 });
+  points.push(...drawn(between, betweenMax, random));
+  return points.sort((one, other) => one.after - other.after || other.seed - one.seed);
+}
+
+/** So many of a list, by chance. */
+function drawn<T>(list: readonly T[], count: number, random: Random): T[] {
+  const left = [...list];
+  for (let at = 0; at < Math.min(count, left.length); at += 1) {
+    const other = at + random.below(left.length - at);
+    [left[at], left[other]] = [left[other]!, left[at]!];
   }
-  return [...points.filter(({ after }) => after !== last), { after: last, seed: 0 }];
+  return left.slice(0, count);
 }
 
 function seedOf(random: Random): number {

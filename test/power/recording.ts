@@ -17,8 +17,8 @@ export interface RecordingJson {
   fua: boolean;
   /** Bytes of each disk: the primary's comes first in the log's device, the secondary's behind it. */
   diskBytes: number;
-  /** How many points are replayed at most, chosen by `seed`. */
-  pointsMax: number;
+  /** At how many points between the marks it is replayed at most, chosen by `seed`. */
+  betweenMax: number;
   /** At how many of them real daemons are started on what is left. */
   reunions: number;
   /** Whether the replay is also to be tried on logs of broken versions. */

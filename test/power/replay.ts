@@ -10,13 +10,16 @@ import { ReplayDisk } from './disk.ts';
 import { type Findings, Judge, type Moment } from './judge.ts';
 import { type LogEntry, LogFlag, parseLog } from './log_writes.ts';
 import { Random } from './numbers.ts';
-import { choosePoints, type Point, pointText } from './points.ts';
+import { choosePoints, isMark, type Point, pointText } from './points.ts';
 import { FORMED, type Recording, readLog, STOPPED, STOPPING } from './recording.ts';
 import { reunite } from './reunion.ts';
 
 export interface ReplayResult {
   points: number;
-  /** Those of them at which the copies differed, and at which the daemons were started. */
+  /** Flushes and writes with FUA in the log, and those of them right behind which the power was cut. */
+  marks: number;
+  marksReplayed: number;
+  /** Points at which the copies differed, and at which the daemons were started. */
   differed: number;
   reunited: number;
   flushes: number;
@@ -79,8 +82,14 @@ class Replay {
   }
 
   points(): Point[] {
-    const { pointsMax, seed } = this.recording.note;
-    return choosePoints(this.entries, this.first + 1, pointsMax, seed);
+    const { betweenMax, seed } = this.recording.note;
+    return choosePoints(this.entries, this.first + 1, betweenMax, seed);
+  }
+
+  /** Numbers of the entries that are marks. */
+  marks(): Set<number> {
+    const behind = this.entries.slice(this.first + 1).filter(isMark);
+    return new Set(behind.map(({ index }) => index));
   }
 
   count(flag: number): number {
@@ -236,17 +245,22 @@ export async function replay(
     let differed = 0;
     let marked = 0;
     let reunited = 0;
+    const marks = run.marks();
+    const replayed = new Set<number>();
     const reunions = options.change === undefined ? recording.note.reunions : 0;
     const each = Math.ceil(points.length / (reunions + 1));
     for (const [index, point] of points.entries()) {
       const reunion = reunions > 0 && (index % each === each - 1 || options.only !== undefined);
       if (reunion) reunited += 1;
       const findings = await run.at(point, reunion);
+      if (point.seed === 0 && marks.has(point.after)) replayed.add(point.after);
       if (findings.differing > 0) differed += 1;
       marked += findings.marked / findings.chunks;
     }
     return {
       points: points.length,
+      marks: marks.size,
+      marksReplayed: replayed.size,
       differed,
       reunited,
       flushes: run.count(LogFlag.flush),

@@ -10,7 +10,6 @@ import { ReplayDisk } from '../../power/disk.ts';
 import { type LogEntry, LogFlag } from '../../power/log_writes.ts';
 import { findMetadata, readMetadata } from '../../power/metadata.ts';
 import { Random } from '../../power/numbers.ts';
-import { choosePoints, parsePoint, pointText } from '../../power/points.ts';
 
 interface Context {
   directory: string;
@@ -117,26 +116,6 @@ test('everything that others did to an image is undone', (context) => {
     disk.restoreAll();
     assert.deepEqual(readFileSync(disk.imagePath), context.content);
   });
-});
-
-test('cuts are made behind every flush and FUA, before flushes and between, and always at the end', () => {
-  const flags = [0, 0, LogFlag.flush, 0, 0, 0, LogFlag.flush, LogFlag.fua, 0, LogFlag.mark];
-  const entries = flags.map((each, index): LogEntry => ({ ...entry(0, 1, 1, each), index }));
-  const points = choosePoints(entries, 1, 100, 7);
-  const bare = points.filter(({ seed }) => seed === 0).map(({ after }) => after);
-  assert.deepEqual(bare, [2, 6, 7, 9]);
-  const others = points.filter(({ seed }) => seed !== 0).map(({ after }) => after);
-  assert.ok(others.includes(1) && others.includes(5), `${others}`);
-  assert.ok(
-    others.some((after) => after >= 2 && after < 5),
-    `${others}`,
-  );
-  assert.deepEqual(choosePoints(entries, 1, 100, 7), points);
-  const few = choosePoints(entries, 1, 3, 7);
-  assert.ok(few.length <= 4);
-  assert.deepEqual(few.at(-1), { after: 9, seed: 0 });
-  for (const point of points) assert.deepEqual(parsePoint(pointText(point)), point);
-  assert.throws(() => parsePoint('12'), /expected ENTRY:SEED/);
 });
 
 test.run();

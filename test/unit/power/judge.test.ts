@@ -17,7 +17,7 @@ const RECORD: RecordingJson = {
   cut: 'both',
   fua: false,
   diskBytes: 1 << 20,
-  pointsMax: 1,
+  betweenMax: 0,
   reunions: 0,
   tamper: false,
   seed: 1,

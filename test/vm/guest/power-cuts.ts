@@ -24,7 +24,8 @@ interface Course extends Pick<RecorderOptions, 'cut' | 'fua'> {
   writes: number;
   /** How often the link is cut and joined. */
   cuts: number;
-  pointsMax: number;
+  /** Points between the marks. */
+  betweenMax: number;
   seed: number;
   long: boolean;
 }
@@ -119,7 +120,7 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
     logExtents,
     metadata: course.metadata,
     seed,
-    pointsMax: course.pointsMax,
+    betweenMax: course.betweenMax,
     reunions: course.long ? 6 : 2,
     tamper: !course.long,
     chronicle: chronicle.toJSON(),
@@ -129,9 +130,9 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
 
 const short: Course = {
   ...{ cut: 'primary', protocol: 'C', frontend: 'ublk', metadata: 'internal-end', fua: false },
-  ...{ diskMib: 24, logExtents: 7, writes: 150, cuts: 1, pointsMax: 600, seed: 1, long: false },
+  ...{ diskMib: 24, logExtents: 7, writes: 150, cuts: 1, betweenMax: 300, seed: 1, long: false },
 };
-const long: Course = { ...short, writes: 300, cuts: 2, pointsMax: 4_000, long: true };
+const long: Course = { ...short, writes: 300, cuts: 2, betweenMax: 2_000, long: true };
 
 const courses: Course[] = [
   short,
