@@ -5,7 +5,8 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Kills, type KillTotals } from '../scenarios/kills.ts';
+import { describeTotals, noKills, sumOf, unproved } from '../scenarios/kill-totals.ts';
+import { Kills } from '../scenarios/kills.ts';
 import { nbdPlace } from '../scenarios/place.ts';
 import { killRunningCommands } from '../vm/command.ts';
 import { ScenarioContext, withDeadline } from '../vm/guest/support/scenario.ts';
@@ -72,7 +73,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
-const totals: KillTotals = { kills: 0, resyncedChunks: 0, fioWritesVerified: 0, resyncsHit: 0 };
+let totals = noKills();
 let passed = 0;
 let failed = 0;
 
@@ -88,7 +89,7 @@ async function runCluster(
   const variant = VARIANTS[Math.floor(from / ROUNDS_A_CLUSTER) % VARIANTS.length]!;
   const { seed } = options;
   let kills: Kills | null = null;
-  const before = totals.kills;
+  const before = totals;
   let round = from;
   let failure: unknown;
   try {
@@ -99,19 +100,14 @@ async function runCluster(
       const what = await withDeadline(kills.round(round), ROUND_MS, 'the round');
       passed += 1;
       say(`ok round ${round}: ${what} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-      totals.kills = before + kills.totals.kills;
+      totals = sumOf(before, kills.totals);
       round += 1;
     }
     await withDeadline(kills.end(), ROUND_MS, 'the end of a cluster');
   } catch (error) {
     failure = error;
   }
-  if (kills !== null) {
-    totals.kills = before + kills.totals.kills;
-    totals.resyncedChunks += kills.totals.resyncedChunks;
-    totals.fioWritesVerified += kills.totals.fioWritesVerified;
-    totals.resyncsHit += kills.totals.resyncsHit;
-  }
+  if (kills !== null) totals = sumOf(before, kills.totals);
   const undone = await t.undoAll();
   if (failure !== undefined || undone.length > 0) {
     failed += 1;
@@ -139,11 +135,11 @@ else {
     if (systemTmp === undefined) delete process.env.TMPDIR;
     else process.env.TMPDIR = systemTmp;
   }
-  say(
-    `${totals.kills} processes killed, ${totals.resyncsHit} of them during a resync, ` +
-      `${totals.resyncedChunks} chunks resynced, ${totals.fioWritesVerified} writes of fio verified`,
-  );
-  if (totals.fioWritesVerified === 0) failed += 1;
+  say(describeTotals(totals));
+  for (const what of unproved(totals)) {
+    say(`not ok: ${what}`);
+    failed += 1;
+  }
   say(`${passed} passed, ${failed} failed`);
   process.exitCode = failed === 0 ? 0 : 1;
 }

@@ -53,13 +53,15 @@ export class FioStretch {
     }
   }
 
-  /** Throws unless all that was acknowledged to it is on that device; returns how many writes that was. */
-  async verify(device: FioOptions, timeoutMs: number): Promise<number> {
-    // Each writer keeps which of its writes were complete; without that, none was begun.
+  /**
+   * Throws unless all that was acknowledged to it is on that device; returns how many writes that was. Null: nothing can be
+   * said, as one of the writers left no note of which of its writes were complete.
+   */
+  async verify(device: FioOptions, timeoutMs: number): Promise<number | null> {
     const state = (writer: number) =>
       join(this.t.directory, `local-${this.name}-${writer}-verify.state`);
     const writers = Array.from({ length: WRITERS }, (_, writer) => writer);
-    if (!writers.every((writer) => existsSync(state(writer)))) return 0;
+    if (!writers.every((writer) => existsSync(state(writer)))) return null;
     const run = startFio(this.t, this.name, {
       ...device,
       ...this.options,

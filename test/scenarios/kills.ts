@@ -10,6 +10,7 @@ import { assertBetween } from './checks.ts';
 import { Cluster, type ClusterOptions } from './cluster.ts';
 import { FioStretch } from './fio-stretch.ts';
 import { describePlan, type KillPlan, planRound } from './kill-plan.ts';
+import { type KillTotals, noKills } from './kill-totals.ts';
 import { BLOCK_BYTES, Ledger, type Load } from './ledger.ts';
 import type { ClusterNode } from './node.ts';
 import type { Device, Place } from './place.ts';
@@ -37,23 +38,9 @@ export interface KillOptions {
   metadata?: ClusterOptions['metadata'];
 }
 
-export interface KillTotals {
-  /** Processes that were alive when SIGKILL came. */
-  kills: number;
-  resyncedChunks: number;
-  fioWritesVerified: number;
-  /** Rounds in which a resync was under way. */
-  resyncsHit: number;
-}
-
 /** The work of a cluster that is killed; one round after the other. */
 export class Kills {
-  readonly totals: KillTotals = {
-    kills: 0,
-    resyncedChunks: 0,
-    fioWritesVerified: 0,
-    resyncsHit: 0,
-  };
+  readonly totals: KillTotals = noKills();
   private readonly t: ScenarioContext;
   private readonly place: Place;
   private readonly seed: number;
@@ -176,7 +163,10 @@ export class Kills {
     }
     this.device ??= await this.primary.open();
     const options = await this.primary.fio();
-    this.totals.fioWritesVerified += await fio.verify(options, this.patienceMs * 3);
+    const verified = await fio.verify(options, this.patienceMs * 3);
+    this.totals.fioRuns += 1;
+    if (verified === null || verified === 0) this.totals.fioUnverified += 1;
+    this.totals.fioWritesVerified += verified ?? 0;
     await this.verifyLedger();
   }
 
