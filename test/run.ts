@@ -6,7 +6,7 @@
 //   native  tidemark-unit, the C++ unit tests
 //   memory  the same, built under the address and the undefined-behaviour sanitizer
 //   unit    test/unit/**/*.test.ts, in one process
-//   sim     test/sim/main.ts, the simulator, with 500 seeds
+//   sim     test/sim/main.ts, the simulator, with 500 seeds, and the mutants that few seeds catch
 //   fuzz    test/fuzz/main.ts, each fuzz target for a few seconds from its corpus
 //   e2e     test/e2e/**/*.test.ts, each file a process with its own time limit
 //   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
@@ -139,6 +139,14 @@ const SUITES: Record<string, Suite> = {
       limitMs: 15 * MINUTE_MS,
       read: readPlainCounts,
       needs: 'build/sim/test/sim/main.ts',
+    },
+    {
+      name: 'test/sim/mutants',
+      command: process.execPath,
+      args: [...NODE_TS, 'test/sim/mutants/main.ts', '--quick', '--seeds=60'],
+      limitMs: 10 * MINUTE_MS,
+      read: readPlainCounts,
+      needs: 'build/sim/test/sim/mutants/trial.ts',
     },
   ],
   fuzz: async () => [

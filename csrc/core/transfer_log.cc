@@ -50,6 +50,10 @@ TransferEntry* TransferLog::find(uint64_t sequence) {
   return sequence - base_ < count_ ? &at(sequence) : nullptr;
 }
 
+const TransferEntry* TransferLog::find(uint64_t sequence) const {
+  return sequence >= base_ && sequence - base_ < count_ ? &at(sequence) : nullptr;
+}
+
 uint32_t TransferLog::close_epoch() {
   assert(closed_epochs_ < UINT32_MAX / 2);  // beyond, older and newer could not be told apart
   open_epoch_writes_ = 0;

@@ -47,6 +47,7 @@ class TransferLog {
 
   TransferEntry& append(ByteRange range, bool resync, void* owner);  // not when full()
   TransferEntry* find(uint64_t sequence);  // nullptr when it is not in the log
+  const TransferEntry* find(uint64_t sequence) const;
   // Close the open epoch, also an empty one; entries appended later belong to the next. Returns the
   // closed one's number.
   uint32_t close_epoch();

@@ -138,6 +138,7 @@ export class Checks {
     const bounds: Array<[string, number, number]> = [
       ['writes in the transfer log', counters.transferWrites, TRANSFER_WRITES_MAX],
       ['bytes of buffers', counters.bufferBytesOut, BUFFER_BYTES_MAX],
+      ...this.#window(node),
     ];
     for (const [what, count, most] of bounds) {
       if (count > most)
@@ -149,6 +150,17 @@ export class Checks {
     this.#late(node, time.nowUs);
     this.#stuck(node, time.nowUs);
     this.#silent(node, counters.linkBytesUnread, time.nowUs);
+  }
+
+  /** Protocol A: what a primary may lose with it is what its policy says. */
+  #window({ machine }: SimNode): Array<[string, number, number]> {
+    const { protocol, policy } = this.#sim.plan;
+    if (protocol !== 'A' || policy.window !== 'value') return [];
+    const { windowWrites, windowBytes } = machine.counters();
+    return [
+      ['writes that did not wait for the peer', windowWrites, policy.windowWrites],
+      ['bytes that did not wait for the peer', windowBytes, policy.windowBytes],
+    ];
   }
 
   /** A peer of which nothing comes is given up, whatever the network does; not while what has come waits here. */

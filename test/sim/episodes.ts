@@ -10,6 +10,7 @@ export const EPISODES = [
   'yielded',
   'apart-with-bad-metadata',
   'stepped-down',
+  'stepped-apart',
   'broken-at-slow-disk',
   'fallen',
   'lost-disk',
@@ -40,6 +41,8 @@ export class Episodes {
         return await this.#apartWithBadMetadata(one, other);
       case 'stepped-down':
         return await this.#steppedDown(one, other);
+      case 'stepped-apart':
+        return await this.#steppedApart(one, other);
       case 'broken-at-slow-disk':
         return await this.#brokenAtSlowDisk(one, other);
       case 'fallen':
@@ -151,16 +154,21 @@ export class Episodes {
 
   /**
    * One that was written apart steps down before they meet, so that two secondaries resync, for as long as the target needs to write down what
-   * is marked; it crashes when the resync has just ended, and its disk does not say so yet.
+   * is marked; it crashes when the resync has just ended, and its disk does not say so yet. Where the application moved while they were apart the
+   * target was primary last of what both had, and only the end of this resync says whose content it has now.
    */
   async #steppedDown(one: SimNode, other: SimNode): Promise<void> {
     const { operator } = this.#weather;
     const { random } = this.#sim;
     if (!one.primary && !other.primary) await operator.promote(other, false);
-    const [from, to] = one.primary ? [one, other] : [other, one];
-    const inStep = () => this.#sim.model.view(from.index).inStep;
+    const [last, next] = one.primary ? [one, other] : [other, one];
+    const inStep = () => this.#sim.model.view(last.index).inStep;
     if (!(await this.#until(inStep, this.#sim.step + 500))) return;
+    const moves = random.oneIn(2);
+    if (moves && !(await this.#stepDown(last))) return;
     this.#cut(one, other);
+    const [from, to] = moves ? [next, last] : [last, next];
+    if (moves) await operator.promote(from, false);
     if (!(await this.#pause(200))) return this.#heal();
     const done = await this.#stepDown(from);
     this.#heal();
@@ -180,6 +188,27 @@ export class Episodes {
     this.#sim.disturbed();
     await this.#pause(50);
     operator.restart(to);
+  }
+
+  /**
+   * The link breaks with writes on their way, nothing is written after that, and the primary steps down: the other, if it is promoted then, has
+   * what is not the newest.
+   */
+  async #steppedApart(one: SimNode, other: SimNode): Promise<void> {
+    const { operator } = this.#weather;
+    const { model, random } = this.#sim;
+    if (!one.primary && !other.primary) await operator.promote(one, false);
+    const [from, to] = one.primary ? [one, other] : [other, one];
+    const inStep = () => model.view(from.index).inStep;
+    if (!(await this.#until(inStep, this.#sim.step + 500))) return;
+    const isBusy = () => from.machine.open && from.machine.counters().transferWrites > 0;
+    if (!(await this.#until(isBusy, this.#sim.step + 300))) return;
+    this.#sim.working = false;
+    this.#cut(from, to);
+    if (!(await this.#stepDown(from))) return this.#heal();
+    await operator.promote(to, false);
+    if ((await this.#pause(200)) && random.oneIn(2)) await operator.demote(to, false);
+    this.#heal();
   }
 
   /** Protocol A: a primary crashes with writes on their way that have completed, and is back before anybody takes its place. */

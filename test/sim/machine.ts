@@ -98,6 +98,9 @@ export interface SimCounters {
   bufferBytesOut: number;
   sendRingUsed: number;
   transferWrites: number;
+  /** Protocol A: of these what completed without waiting for the peer, and is not known to be there. */
+  windowWrites: number;
+  windowBytes: number;
 }
 
 interface NativeMachine {

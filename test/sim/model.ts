@@ -46,6 +46,8 @@ interface Copy {
   pending: Lineage | null;
   /** A person said that its changes may be lost. */
   yields: boolean;
+  /** Its daemon has died since it was promoted: what was on its way to a peer then may be lost with it (protocol A). */
+  fell: boolean;
 }
 
 export interface Pending {
@@ -84,6 +86,7 @@ export class Model {
       whole: false,
       pending: null,
       yields: false,
+      fell: false,
     }));
   }
 
@@ -271,6 +274,7 @@ export class Model {
     const lineage = this.#begin(node, stamps, declared);
     const { id, inStep, connected, active, peer } = this.#world.link(node);
     copy.yields = false;
+    copy.fell = false;
     if (!active) return;
     const other = this.#copies[peer]!;
     if (!other.whole) other.pending = lineage;
@@ -337,12 +341,16 @@ export class Model {
     checkCopy('a promotion without force', node, name, lineage, stamps, 'there');
   }
 
-  /** Demoted: linked copies have everything (R18). */
+  /** Demoted: linked copies have everything (R18). What they lack of another is marked, and this copy known to be the newer one (R7). */
   demoted(node: number, before: LinkView): void {
-    const lineage = this.#copies[node]!.lineage;
+    const { lineage, fell } = this.#copies[node]!;
     const now = this.#world.link(node);
     this.#tick += 1;
-    if (lineage === null || !now.inStep || !before.inStep || now.id !== before.id) return;
+    if (lineage === null) return;
+    if (!now.active && !fell) {
+      for (const write of lineage.writes) if (write.there[node] !== undefined) write.linked = 0;
+    }
+    if (!now.inStep || !before.inStep || now.id !== before.id) return;
     this.#durable(lineage, node, this.#tick);
     this.#durable(lineage, now.peer, this.#tick);
   }
@@ -500,6 +508,7 @@ export class Model {
   crashed(node: number, kind: 'process' | 'power'): void {
     const copy = this.#copies[node]!;
     this.#tick += 1;
+    copy.fell = true;
     if (kind === 'power') this.#powerCuts[node] = this.#tick;
     if (!copy.whole || copy.lineage === null) return;
     const demand = kind === 'power' ? 'durable' : 'there';

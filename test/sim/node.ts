@@ -85,6 +85,8 @@ export class SimNode {
   diskless = false;
   /** A write of this daemon failed: as primary it hangs up at its next sweep, so that what it marked is copied. */
   writeFailed = false;
+  /** What its disk gets done of what one that is well does: 0..1. */
+  diskSpeed = 1;
   /** A superblock copy was damaged, so that the other one alone may be left. */
   rotten = false;
   /** Promoted with force since this daemon was started. */

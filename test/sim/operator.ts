@@ -118,6 +118,7 @@ export class Operator {
     for (const node of nodes) {
       const { sendRingBytes, receiveRingBytes } = node.machine.faults;
       node.machine.faults = { ...NO_FAULTS, sendRingBytes, receiveRingBytes };
+      node.diskSpeed = 1;
       node.mood.calm = true;
     }
   }

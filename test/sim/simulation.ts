@@ -308,9 +308,9 @@ export class Simulation {
     return this.#ioShare(node) + this.#requestShare(node) + this.#deliverShare(node);
   }
 
-  #ioShare({ machine }: SimNode): number {
+  #ioShare({ machine, diskSpeed }: SimNode): number {
     if (machine.faults.hang) return 0;
-    return Math.min(machine.ioCount, 4) * 0.5 * this.plan.weights.io;
+    return Math.min(machine.ioCount, 4) * 0.5 * this.plan.weights.io * diskSpeed;
   }
 
   #requestShare(node: SimNode): number {

@@ -1,4 +1,4 @@
-/** What a seed is about. Every theme has all faults; its script makes one situation common. */
+/** What a seed is about: its script makes one situation common, with the faults and commands that belong to it. */
 export const THEMES = [
   'mixed',
   'calm',

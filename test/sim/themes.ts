@@ -16,6 +16,7 @@ const MIXED: Weights = {
   'lost-dials': 1,
   stranger: 1,
   hang: 1,
+  'slow-disk': 1,
   'data-errors': 1,
   'read-errors': 1,
   'flush-errors': 0.5,
@@ -45,7 +46,10 @@ interface Theme {
 const THEMES: Record<ThemeName, Theme> = {
   mixed: { weather: MIXED, everySteps: 150 },
   calm: { weather: { mood: 1, fin: 1, 'clean-restart': 1, failover: 1, kill: 1 }, everySteps: 800 },
-  'log-thrash': { weather: { ...LINK_FAULTS, ...CRASHES, mood: 2 }, everySteps: 400 },
+  'log-thrash': {
+    weather: { ...LINK_FAULTS, ...CRASHES, mood: 2, 'slow-disk': 1 },
+    everySteps: 400,
+  },
   'crash-in-resync': { weather: { ...CRASHES, reset: 2, 'lost-tail': 2 }, everySteps: 100 },
   failovers: {
     weather: {
@@ -76,6 +80,7 @@ const THEMES: Record<ThemeName, Theme> = {
     weather: {
       stall: 6,
       hang: 3,
+      'slow-disk': 3,
       'lost-dials': 2,
       partition: 2,
       kill: 1,
@@ -84,7 +89,10 @@ const THEMES: Record<ThemeName, Theme> = {
     everySteps: 300,
   },
   'tiny-rings': { weather: { ...LINK_FAULTS, 'no-buffers': 4, kill: 1, mood: 2 }, everySteps: 250 },
-  'flush-storm': { weather: { ...LINK_FAULTS, ...CRASHES, failover: 2 }, everySteps: 250 },
+  'flush-storm': {
+    weather: { ...LINK_FAULTS, ...CRASHES, failover: 2, 'slow-disk': 3 },
+    everySteps: 250,
+  },
   zeroes: { weather: { ...LINK_FAULTS, ...CRASHES, mood: 2 }, everySteps: 300 },
   unaligned: { weather: { ...LINK_FAULTS, ...CRASHES, 'read-errors': 8 }, everySteps: 300 },
   'resync-under-writes': { weather: { reset: 2, 'lost-tail': 1, kill: 1 }, everySteps: 700 },
@@ -113,7 +121,14 @@ const THEMES: Record<ThemeName, Theme> = {
     everySteps: 200,
   },
   yielding: {
-    weather: { yielded: 4, 'stepped-down': 4, 'lost-tail': 1, kill: 1, usurped: 1 },
+    weather: {
+      yielded: 4,
+      'stepped-down': 4,
+      'stepped-apart': 3,
+      'lost-tail': 1,
+      kill: 1,
+      usurped: 1,
+    },
     everySteps: 400,
   },
   // ThirdNode has a weather of its own.

@@ -7,6 +7,7 @@ import { checkCopy } from './lineage.ts';
 import { SimChecks } from './machine.ts';
 import type { SimNode } from './node.ts';
 import type { Operator } from './operator.ts';
+import { lastWrites, stopAndStart } from './peace.ts';
 import type { Simulation } from './simulation.ts';
 import { Violation } from './violation.ts';
 import type { Weather } from './weather.ts';
@@ -62,6 +63,12 @@ export class ThirdNode {
       kill: 2,
       power: 2,
       failover: 2,
+      stall: 1,
+      partition: 1,
+      hang: 0.5,
+      'slow-disk': 1,
+      'no-buffers': 0.5,
+      'clean-restart': 1,
     });
     trace.add('third', `${event} (${this.#lead.name} and ${this.#partner.name})`);
     const one = random.pick([this.#lead, this.#partner]);
@@ -84,6 +91,8 @@ export class ThirdNode {
       case 'failover':
         await this.#failover();
         break;
+      default:
+        this.#weather.happen(event);
     }
     this.#sim.disturbed();
     if (!nodes.some((node) => node.primary)) await this.#operator.promote(this.#lead, false);
@@ -163,7 +172,7 @@ export class ThirdNode {
   }
 
   async #peace(): Promise<void> {
-    const { nodes, model, plan } = this.#sim;
+    const { nodes } = this.#sim;
     this.#operator.heal();
     const others = nodes.filter((node) => node !== this.#lead);
     // The partner may have what the lead has not, so that it is the first.
@@ -172,19 +181,27 @@ export class ThirdNode {
     // The last may have had it all the same; then it is marked for the one that was met before.
     const [first] = others;
     if (this.#dirtyChunks(first!) > 0) await this.#meet(first!);
-    for (const node of nodes) {
+    for (const node of others) this.#verify('at the end', node);
+    await lastWrites(this.#sim, this.#lead);
+    this.#verify('after the last writes', this.#partner);
+    // Who is linked with whom then is for their policies to say.
+    await stopAndStart(this.#sim, () => nodes.every(({ running }) => running));
+  }
+
+  /** The lead's copy and this one are what they are to be, and the same. */
+  #verify(when: string, other: SimNode): void {
+    const { model, plan } = this.#sim;
+    for (const node of [this.#lead, other]) {
       const { lineage } = model.copy(node.index);
       const stamps = node.machine.readStamps(0, plan.volumeBytes);
-      if (lineage !== null)
-        checkCopy('at the end', node.index, node.name, lineage, stamps, 'there');
-      if (node === this.#lead) continue;
-      const differing = SimChecks.differing(this.#lead.machine, node.machine);
-      if (differing.length === 0) continue;
-      throw new Violation(
-        'end',
-        `at the end ${differing.length} chunks of ${this.#lead.name} and ${node.name} differ; ${this.#describe()}`,
-      );
+      if (lineage !== null) checkCopy(when, node.index, node.name, lineage, stamps, 'there');
     }
+    const differing = SimChecks.differing(this.#lead.machine, other.machine);
+    if (differing.length === 0) return;
+    throw new Violation(
+      'end',
+      `${when} ${differing.length} chunks of ${this.#lead.name} and ${other.name} differ; ${this.#describe()}`,
+    );
   }
 
   /** The lead and this one are linked, and become one; nobody writes, or the writing goes on. */

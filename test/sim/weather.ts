@@ -20,6 +20,7 @@ export const EVENTS = [
   'kill-both',
   'power-cut-both',
   'hang',
+  'slow-disk',
   'data-errors',
   'read-errors',
   'flush-errors',
@@ -141,6 +142,12 @@ export class Weather {
         break;
       case 'hang':
         this.faults(node, { hang: true }, 600);
+        break;
+      case 'slow-disk':
+        node.diskSpeed = random.pick([0.2, 0.02]);
+        this.#undo(1500, () => {
+          node.diskSpeed = 1;
+        });
         break;
       case 'data-errors':
         this.faults(node, { dataWriteErrorOneIn: random.pick([3, 30]) }, 300);

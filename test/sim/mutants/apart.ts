@@ -208,4 +208,36 @@ export const APART: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'window-ignored',
+    rules: ['R8'],
+    source: DESIGN,
+    about: 'Protocol A: a write completes however much is on its way to the peer.',
+    symptom: 'more is lost with a primary than its policy says',
+    theme: 'flush-storm',
+    edits: [
+      {
+        file: SENDING,
+        find: 'protocol == Protocol::kC || window_full || diskless()',
+        replace: 'protocol == Protocol::kC || diskless()',
+      },
+    ],
+  },
+  {
+    name: 'peer-writes-without-log',
+    rules: ['R1', 'R8'],
+    source: `${PRIOR_ART} (a flag that the log is needed was dropped)`,
+    about:
+      "A secondary writes what its peer sends without the log, though a third node's copy differs then.",
+    symptom: 'after its crash nothing says what the third node lacks',
+    theme: 'third-node',
+    edits: [
+      {
+        file: WRITES,
+        within: 'bool VolumeImpl::use_log(const Write* write) const {',
+        find: 'if («!follows && (sb().slots[slot].flags & kSlotInUse) != 0») return true;',
+        replace: 'false',
+      },
+    ],
+  },
 ];

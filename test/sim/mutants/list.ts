@@ -19,3 +19,21 @@ export const MUTANTS: readonly Mutant[] = [
   ...DECIDING,
   ...FAILING,
 ];
+
+/** One for each check, of those that the first seeds of their theme catch: that the checks work is shown by every run of the tests. */
+export const QUICK: readonly string[] = [
+  'data-before-log',
+  'replay-skipped',
+  'suspended-requests-go-on',
+  'no-generation-apart',
+  'idle-before-writes-end',
+  'inconsistent-source',
+  'fua-not-durable',
+  'target-map-ignored',
+  'overlapping-writes-together',
+  'split-brain-as-resync',
+  'completion-lost',
+  'promote-without-force',
+  'steps-down-without-generation',
+  'window-ignored',
+];

@@ -163,6 +163,16 @@ export const ROLES: readonly Mutant[] = [
     ],
   },
   {
+    name: 'steps-down-without-generation',
+    rules: ['R7', 'R18'],
+    source: 'a defect that was found here',
+    about:
+      'What was on its way when the link broke gets no generation of its own when the primary steps down.',
+    symptom: 'the peer is promoted with what it has, and overwrites what had completed here',
+    theme: 'yielding',
+    edits: [{ file: ROLES_CC, find: 'if («!left_behind») {', replace: 'true' }],
+  },
+  {
     name: 'suspended-requests-go-on',
     rules: ['R18'],
     source: DESIGN,

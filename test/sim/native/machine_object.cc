@@ -63,6 +63,23 @@ Napi::Value make_stamps(Napi::Env env, const std::vector<int64_t>& stamps) {
   return array;
 }
 
+// Of protocol A: what completed without waiting for the peer, and is not known to be there.
+struct Unwaited {
+  uint64_t writes = 0;
+  uint64_t bytes = 0;
+};
+
+Unwaited unwaited_of(const TransferLog& log) {
+  Unwaited sum;
+  for (uint64_t sequence = log.base(); sequence < log.next_sequence(); ++sequence) {
+    const TransferEntry* entry = log.find(sequence);
+    if (entry->resync || entry->acknowledged || entry->owner != nullptr) continue;
+    ++sum.writes;
+    sum.bytes += entry->range.length;
+  }
+  return sum;
+}
+
 }  // namespace
 
 void throw_error(Napi::Env env, const std::string& message) {
@@ -371,6 +388,9 @@ Napi::Value MachineObject::counters(const Napi::CallbackInfo& info) {
   set("bufferBytesOut", process != nullptr ? process->buffers().bytes() : 0);
   set("sendRingUsed", process != nullptr ? process->send_used() : 0);
   set("transferWrites", volume != nullptr ? volume->transfer.count() : 0);
+  const Unwaited unwaited = volume != nullptr ? unwaited_of(volume->transfer) : Unwaited{};
+  set("windowWrites", unwaited.writes);
+  set("windowBytes", unwaited.bytes);
   return object;
 }
 
