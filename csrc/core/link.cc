@@ -353,10 +353,30 @@ void VolumeImpl::link_check_idle() {
   emit(EventKind::kLinkIdle);
 }
 
+// A volume that is polled looks at its link once in a ping interval. What passed beyond that was a
+// pause of this node's, in which the peer may have said what is still to be read.
+void VolumeImpl::forgive_pause(uint64_t now) {
+  if (!link_active() || now <= now_us + limits.ping_interval_us) return;
+  const uint64_t pause_us = now - now_us - limits.ping_interval_us;
+  link.heard_us += pause_us;
+  link.progress_us += pause_us;
+}
+
+std::string VolumeImpl::silence() const {
+  const std::string time = std::to_string((now_us - link.heard_us) / 1000) + " ms";
+  if (link.written.size() >= kWrittenMax) {
+    return "the peer has read nothing for " + time + ", and " +
+           std::to_string(link.written.size()) + " of its writes are to be acknowledged";
+  }
+  if (link.unread == 0) return "nothing was heard from the peer for " + time;
+  return "the peer's frame does not end: " + std::to_string(link.unread) +
+         " bytes of it are here, and in " + time + " came fewer than " +
+         std::to_string(kHeardBytes);
+}
+
 void VolumeImpl::poll_link() {
   if (now_us - link.heard_us > limits.peer_timeout_us) {
-    link_stop("nothing was heard from the peer for " +
-              std::to_string((now_us - link.heard_us) / 1000) + " ms");
+    link_stop(silence());
     return;
   }
   // Requests that wait for room wait for the peer, too.

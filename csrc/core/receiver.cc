@@ -18,7 +18,6 @@ void VolumeImpl::fail_frame(const FrameHeader& header, const std::string& what) 
 
 size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
   if (link.state == Connection::kPrepared) return 0;
-  if (!bytes.empty() && bytes.size() != link.unread) link.heard_us = now_us;
   size_t used = 0;
   bool later = false;
   while (link_active() && !link.hard_wait && !role_changing) {
@@ -46,10 +45,21 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
   }
   if (!link_active()) return bytes.size();  // the old link's remaining bytes are discarded (R16)
   link.unread = bytes.size() - used;
-  // What waits here keeps the peer's pings from being heard once the ring is full: that is this
-  // node's silence, not the peer's.
-  if (link.unread != 0 && (later || link.hard_wait || role_changing)) link.heard_us = now_us;
+  const bool waits_here = later || link.hard_wait || role_changing;
+  if (used != 0 || is_heard(waits_here)) {
+    link.heard_us = now_us;
+    link.heard = link.unread;
+  }
   return used;
+}
+
+// Of bytes that no frame was finished by. A byte now and then is no sign of life: the volume has
+// only this link.
+bool VolumeImpl::is_heard(bool waits_here) const {
+  if (!waits_here) return link.unread >= link.heard + kHeardBytes;
+  // What waits here keeps the peer's pings from being heard once the ring is full: that is this
+  // node's silence, not the peer's, unless it is for the peer to read.
+  return link.unread != 0 && link.written.size() < kWrittenMax;
 }
 
 VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,

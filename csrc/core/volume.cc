@@ -154,6 +154,7 @@ void VolumeImpl::resume() {
 }
 
 void VolumeImpl::poll(uint64_t now) {
+  forgive_pause(now);
   now_us = std::max(now_us, now);
   log->set_now(now_us);
   // Metadata that failed write no log block any more: nothing else would wake who waits for one.

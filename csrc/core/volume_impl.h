@@ -56,6 +56,9 @@ inline constexpr uint32_t kSweepBlocks = 64;
 inline constexpr uint32_t kRetireMax = 64;
 inline constexpr uint64_t kStallTimeouts =
     7;  // peer timeouts without any acknowledgement: its disk hangs, the link is given up
+// So much of a frame that is not finished counts as heard from the peer, as a finished one does:
+// the slowest peer that is kept sends as much in each peer timeout.
+inline constexpr size_t kHeardBytes = 4096;
 inline constexpr uint32_t kRemoteReadsMax = 64;  // frames that a diskless primary waits for
 inline constexpr uint64_t kRemoteReadBytesMax = 16u << 20;
 // Chunks that the source of a resync cannot read are tried again after a pause that doubles.
@@ -163,6 +166,7 @@ struct LinkState {
 
   // receiving
   size_t unread = 0;  // bytes that the last link_input left
+  size_t heard = 0;   // of them, when heard_us was set last
   uint64_t expect_sequence = 1;
   uint32_t receive_epoch = 1;
   uint32_t writes_out = 0;  // peer's writes under way here
@@ -338,6 +342,8 @@ struct VolumeImpl {
     return link_active() && link.slot == slot && !link.peer_detached;
   }
   void poll_link();
+  void forgive_pause(uint64_t now);
+  std::string silence() const;  // how the peer was not heard
   void set_peer_role(Role peer_role);
   void set_standing(DiskState standing);  // of a copy that is whole
   void share_standing();                  // ... with the peer in step
@@ -362,6 +368,7 @@ struct VolumeImpl {
 
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
+  bool is_heard(bool waits_here) const;
   Handled handle(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_write(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_barrier(const FrameHeader& header);

@@ -1,6 +1,7 @@
 // A peer that passed the handshake and lies: it loses its link, and costs neither data nor memory.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <functional>
 #include <string>
@@ -15,6 +16,7 @@ namespace {
 
 constexpr uint64_t kMiB = 1u << 20;
 constexpr uint32_t kIncarnation = 7;
+constexpr uint64_t kSecondUs = 1'000'000;
 
 // One node, and a peer of which only the frames are there.
 struct Stage : World {
@@ -55,14 +57,40 @@ struct Stage : World {
     }
     return "";
   }
-  // The volume hears it at once; everything that can end then ends.
-  void say(FrameHeader header, const std::vector<uint8_t>& payload = {}) {
+  static std::vector<uint8_t> frame(FrameHeader header, const std::vector<uint8_t>& payload) {
     header.incarnation = kIncarnation;
     header.payload_bytes = static_cast<uint32_t>(payload.size());
     header.payload_crc = frame_payload_crc(payload);
     std::vector<uint8_t> bytes(kFrameHeaderBytes);
     encode_frame_header(header, std::span<uint8_t, kFrameHeaderBytes>(bytes.data(), bytes.size()));
     bytes.insert(bytes.end(), payload.begin(), payload.end());
+    return bytes;
+  }
+  // The longest that there is.
+  static std::vector<uint8_t> long_frame() {
+    FrameHeader header;
+    header.type = FrameType::kControl;
+    return frame(header, std::vector<uint8_t>(kFramePayloadMax, 'x'));
+  }
+  // Over the wire, so much in each second from `from` on, until all was said or the link is gone.
+  // Where in it that was.
+  size_t drip(const std::vector<uint8_t>& bytes, size_t from, size_t bytes_a_second) {
+    size_t at = from;
+    a.wire_in.assign(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(at));
+    poll(a);
+    while (at < bytes.size() && linked()) {
+      now_us += kSecondUs;
+      const size_t end = std::min(bytes.size(), at + bytes_a_second);
+      a.wire_in.insert(a.wire_in.end(), bytes.begin() + static_cast<ptrdiff_t>(at),
+                       bytes.begin() + static_cast<ptrdiff_t>(end));
+      at = end;
+      poll(a);
+    }
+    return at;
+  }
+  // The volume hears it at once; everything that can end then ends.
+  void say(const FrameHeader& header, const std::vector<uint8_t>& payload = {}) {
+    const std::vector<uint8_t> bytes = frame(header, payload);
     // What is held up is said again.
     for (size_t used = 0, tries = 0; used == 0 && tries < 100; ++tries) {
       used = a.volume().link_input(bytes);
@@ -195,6 +223,62 @@ TEST_CASE("a peer that outdates before the last time was answered loses its link
   stage.a.volume().link_input(bytes);
   CHECK_FALSE(stage.linked());
   CHECK(stage.why().find("was not answered yet") != std::string::npos);
+}
+
+// It would keep the only link of the volume.
+TEST_CASE("a peer whose frame comes a byte in a second loses its link") {
+  const std::vector<uint8_t> bytes = Stage::long_frame();
+  const size_t timeout_s = Limits().peer_timeout_us / kSecondUs;
+  for (const size_t from : {size_t{0}, size_t{kFrameHeaderBytes}, size_t{100'000}}) {
+    for (const SyncSide side : {SyncSide::kNone, SyncSide::kTarget}) {
+      Stage stage;
+      stage.link(side);
+      const size_t said = stage.drip(bytes, from, 1) - from;
+      CHECK_FALSE(stage.linked());
+      CHECK(said > timeout_s);
+      CHECK(said <= timeout_s + 2);
+      CHECK(stage.why().find("the peer's frame does not end: ") == 0);
+    }
+  }
+}
+
+TEST_CASE("a slow peer keeps its link while its longest frame comes") {
+  const uint64_t timeout_s = Limits().peer_timeout_us / kSecondUs;
+  const std::vector<uint8_t> bytes = Stage::long_frame();
+  Stage stage;
+  stage.link(SyncSide::kNone);
+  CHECK(stage.drip(bytes, 0, kHeardBytes / timeout_s + 1) == bytes.size());
+  CHECK(stage.linked());
+  const bool came =
+      std::any_of(stage.a.events.begin(), stage.a.events.end(),
+                  [](const Event& event) { return event.kind == EventKind::kControl; });
+  CHECK(came);
+}
+
+TEST_CASE("what the peer could not say while this node did not run is not its fault") {
+  const std::vector<uint8_t> bytes = Stage::long_frame();
+  const size_t half = bytes.size() / 2;
+  const uint64_t timeout_us = Limits().peer_timeout_us;
+  for (const bool goes_on : {true, false}) {
+    Stage stage;
+    stage.link(SyncSide::kNone);
+    stage.drip({bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(half)}, 0, half / 2);
+    stage.now_us += 20 * timeout_us;
+    stage.poll(stage.a);
+    CHECK(stage.linked());
+    const uint64_t began_us = stage.now_us;
+    if (goes_on) {
+      CHECK(stage.drip(bytes, half, kHeardBytes) == bytes.size());
+      CHECK(stage.linked());
+    } else {
+      while (stage.linked() && stage.now_us - began_us < 2 * timeout_us) {
+        stage.now_us += kSecondUs;
+        stage.poll(stage.a);
+      }
+      CHECK_FALSE(stage.linked());
+      CHECK(stage.now_us - began_us <= timeout_us + kSecondUs);
+    }
+  }
 }
 
 // A write of the target's waits for the piece that is being read for it.

@@ -191,6 +191,19 @@ TEST_CASE("a write that waits for a log extent goes on when its peer is given up
   CHECK(pair.state(pair.a).dirty_chunks == requests.size());
 }
 
+TEST_CASE("a node that did not run for long blames neither the peer nor its disk") {
+  Pair pair(test_seed());
+  pair.b.hang = true;
+  Request* request = pair.write(pair.a, 4096, 4096, 9);
+  pair.run_for(10'000);
+  pair.now_us += 100 * Limits().peer_timeout_us;
+  pair.b.hang = false;
+  REQUIRE(pair.wait(request));
+  CHECK(request->result == 0);
+  CHECK(pair.connected());
+  CHECK(pair.state(pair.a).dirty_chunks == 0);
+}
+
 TEST_CASE("a peer whose disk hangs is given up though it is heard of") {
   Pair pair(test_seed());
   pair.b.hang = true;

@@ -85,6 +85,15 @@ type Lie = [what: string, tell: (liar: Liar) => void, says: RegExp];
 
 const payload = (bytes: number) => Buffer.alloc(bytes, 0x5a);
 
+/** A frame that will be right, and takes days. */
+function drip(liar: Liar): void {
+  const { incarnation } = liar.params!;
+  const bytes = encodeFrame('control', { incarnation, payload: payload(MIB) });
+  let said = 0;
+  const timer = setInterval(() => liar.socket.write(bytes.subarray(said, ++said)), 50);
+  void liar.closed.then(() => clearInterval(timer));
+}
+
 /** Told to a primary that copies its data to the liar. */
 const TO_A_SOURCE: readonly Lie[] = [
   [
@@ -200,6 +209,7 @@ const TO_A_SOURCE: readonly Lie[] = [
     (liar) => liar.say('handshake', { payload: Buffer.from('{}') }),
     /handshake frame/,
   ],
+  ['a frame byte by byte', drip, /frame does not end/],
   ['what is no frame', (liar) => liar.socket.write(randomBytes(4096)), /no frame/],
 ];
 
