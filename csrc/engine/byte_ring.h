@@ -4,7 +4,8 @@
 //
 // Invariants
 // - head_ <= published tail_ <= local_tail_ <= head_ + capacity; positions only grow (64 bit).
-// - head_ is written by the consumer alone, tail_ by the producer alone.
+// - head_ is written by the consumer alone, tail_ by the producer alone; rewind() is for who is
+//   both.
 //
 // No wake-up is lost, and none is sent to a thread that is awake:
 //   The consumer that finds the ring empty stores idle_ = true and then looks at tail_ once more;
@@ -93,6 +94,19 @@ class ByteRing {
   size_t want_room() {
     room_wanted_.store(true);
     return capacity_ - (local_tail_ - head_.load());
+  }
+
+  // --- both ends in one thread, and no part of the memory in use ---
+
+  // An empty queue goes on at the front of its memory, which the caches still hold; positions grow
+  // all the same.
+  void rewind() {
+    const uint64_t head = head_.load(std::memory_order_relaxed);
+    if (head != local_tail_ || (head & (capacity_ - 1)) == 0) return;
+    const uint64_t front = (head + capacity_ - 1) & ~uint64_t{capacity_ - 1};
+    local_tail_ = front;
+    tail_.store(front);
+    head_.store(front);
   }
 
   // --- consumer ---

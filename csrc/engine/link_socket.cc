@@ -39,6 +39,7 @@ LinkSocket::~LinkSocket() {
 
 bool LinkSocket::turn() {
   if (shut_) return false;
+  if (!receiving_) receive_ring_.rewind();
   const size_t free = std::min(receive_ring_.space(), kReceiveMax);
   if (!receiving_ && free > 0) {
     receiving_ = true;
@@ -59,6 +60,8 @@ bool LinkSocket::turn() {
     sqe->addr = reinterpret_cast<uint64_t>(unread.data());
     sqe->len = static_cast<uint32_t>(std::min(unread.size(), kSendMax));
     sqe->msg_flags = MSG_NOSIGNAL;
+  } else {
+    send_ring_.rewind();
   }
   return room;
 }

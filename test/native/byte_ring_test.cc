@@ -41,6 +41,32 @@ TEST_CASE("what is reserved and what is unread is contiguous across the end") {
   CHECK(equal);
 }
 
+TEST_CASE(
+    "an empty ring goes on at the front of its memory, and one with bytes stays where it is") {
+  ByteRing ring;
+  REQUIRE(ring.open(kBytes) == 0);
+  const uint8_t* front = ring.reserve(1);
+  for (int round = 0; round < 3; ++round) {
+    std::memset(ring.reserve(300), round, 300);
+    ring.commit(300);
+    ring.rewind();  // committed, not shown yet
+    ring.publish();
+    ring.consume(100);
+    ring.rewind();
+    REQUIRE(ring.unread().size() == 200);
+    CHECK(ring.unread().data() == front + 100);
+    CHECK(ring.unread()[199] == round);
+    CHECK(ring.space() == kBytes - 200);
+    ring.consume(200);
+    ring.rewind();
+    CHECK(ring.unread().empty());
+    CHECK(ring.space() == kBytes);
+    CHECK(ring.reserve(1) == front);
+  }
+  ring.rewind();  // there already
+  CHECK(ring.reserve(1) == front);
+}
+
 TEST_CASE("only a consumer that saw the ring empty is woken, and once") {
   ByteRing ring;
   REQUIRE(ring.open(kBytes) == 0);
