@@ -1,17 +1,16 @@
 // Disks that fail under a volume: the primary's, the secondary's, the one with the metadata, a filesystem that is full. The
 // long ones have their like in test/scenarios/bad-disks.ts, on files.
 import { strict as assert } from 'node:assert';
-import { existsSync, rmSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { VolumeJson } from '../../../lib/control/status.ts';
 import { Cluster, type ClusterOptions } from '../../scenarios/cluster.js';
-import { Ledger } from '../../scenarios/ledger.js';
-import { type Place, ublkPlace } from '../../scenarios/place.js';
+import { Ledger, type Load } from '../../scenarios/ledger.js';
+import { type Device, type Place, ublkPlace } from '../../scenarios/place.js';
 import {
   FaultyDisk,
-  loopDisk,
-  makeExt4,
+  FullFilesystem,
   modprobe,
-  mount,
   type ScenarioContext,
   scenario,
   startFio,
@@ -50,15 +49,53 @@ async function form(t: ScenarioContext, options: ClusterOptions): Promise<Faulty
 async function startLoad({ alpha }: Cluster) {
   const device = await alpha.open();
   const ledger = new Ledger(device.sizeBytes);
+  return { device, ledger, load: await beginLoad(ledger, device) };
+}
+
+async function beginLoad(ledger: Ledger, device: Device): Promise<Load> {
   const load = ledger.load(device, { depth: 8, flushEvery: 16 });
   await load.more(WRITES);
-  return { device, ledger, load };
+  return load;
+}
+
+/** Ends a load of which nothing failed, after some more of it. */
+async function endLoad(load: Load): Promise<void> {
+  await load.more(WRITES);
+  assert.equal(await load.stop(), null);
+}
+
+/** A whole load, of which nothing fails. */
+async function writeSome(ledger: Ledger, device: Device): Promise<void> {
+  await endLoad(await beginLoad(ledger, device));
+}
+
+async function isDiskless({ alpha }: Cluster): Promise<VolumeJson> {
+  return alpha.until('without a disk', ({ disk }) => disk === 'Diskless');
+}
+
+/** The daemon of a primary that lost its disk is started anew with it. */
+async function comeBack({ cluster }: Faulty, device: Device, disk: FaultyDisk): Promise<void> {
+  await device.close();
+  await cluster.alpha.stop();
+  await disk.heal();
+  await cluster.alpha.up();
 }
 
 async function endEqual({ cluster }: Faulty): Promise<void> {
   await cluster.synced();
   await cluster.down();
   await cluster.assertSameData();
+}
+
+/** The same after all that was acknowledged was found on alpha's own disk. */
+async function endWhole(faulty: Faulty, ledger: Ledger): Promise<void> {
+  const { alpha } = faulty.cluster;
+  await faulty.cluster.synced();
+  await alpha.call('primary');
+  const device = await alpha.open();
+  await ledger.verify(device, 'the device, from its own disk again');
+  await device.close();
+  await endEqual(faulty);
 }
 
 export default [
@@ -76,7 +113,7 @@ export default [
       const { writes } = (await alpha.status()).io;
       await alpha.until('writes', ({ io }) => io.writes > writes + 20);
       await disks[0]!.fail('all');
-      const diskless = await alpha.until('without a disk', ({ disk }) => disk === 'Diskless');
+      const diskless = await isDiskless(cluster);
       assert.notEqual(diskless.disk_reason, '');
       assert.equal(diskless.role, 'Primary');
       assert.equal(diskless.suspended, false);
@@ -110,9 +147,7 @@ export default [
       await disks[0]!.heal();
       // What was answered is there; what failed has one of its two contents.
       await ledger.verify(device, 'the device when its disk is well');
-      const again = ledger.load(device, { depth: 8, flushEvery: 16 });
-      await again.more(WRITES);
-      assert.equal(await again.stop(), null);
+      await writeSome(ledger, device);
       await cluster.synced();
       await ledger.verify(device, 'the device after the resync');
       await device.close();
@@ -140,9 +175,7 @@ export default [
       await disks[0]!.heal();
       await alpha.call('resume', { volume: alpha.volume });
       await verified;
-      const more = ledger.load(device, { depth: 8, flushEvery: 16 });
-      await more.more(WRITES);
-      assert.equal(await more.stop(), null);
+      await writeSome(ledger, device);
       await device.close();
       await endEqual(faulty);
     },
@@ -166,8 +199,7 @@ export default [
       await beta.kill();
       await disks[1]!.heal();
       await beta.up();
-      await load.more(WRITES);
-      assert.equal(await load.stop(), null);
+      await endLoad(load);
       await cluster.synced();
       await ledger.verify(device, 'the device');
       await device.close();
@@ -183,18 +215,88 @@ export default [
       const volume = { onIoError: 'detach', activityLogExtents: 7 };
       const faulty = await form(t, { metadata: 'external', volume });
       const { cluster, disks } = faulty;
-      const { alpha } = cluster;
       const { device, ledger, load } = await startLoad(cluster);
       await disks[2]!.fail('writes');
-      await alpha.until('without a disk', ({ disk }) => disk === 'Diskless');
-      await load.more(WRITES);
-      assert.equal(await load.stop(), null);
+      await isDiskless(cluster);
+      await endLoad(load);
       await ledger.verify(device, 'the device without its disk');
-      await device.close();
-      await alpha.stop();
-      await disks[2]!.heal();
-      await alpha.up();
+      await comeBack(faulty, device, disks[2]!);
       await endEqual(faulty);
+    },
+    { timeoutMs: 240_000, long: true },
+  ),
+
+  scenario(
+    'ublk: a primary whose disk fails a flush of the data goes on at its peer, and what the flush was for is not lost',
+    async (t) => {
+      // A sweep would flush.
+      const volume = { onIoError: 'detach', flushInterval: '1h' };
+      const faulty = await form(t, { metadata: 'external', volume });
+      const { cluster, disks } = faulty;
+      const { device, ledger, load } = await startLoad(cluster);
+      await endLoad(load);
+      await device.flush();
+      await disks[0]!.fail('forgets');
+      await ledger.write(device, 0, 32);
+      await disks[0]!.fail('writes');
+      // It is answered: the peer has what was lost here (R11).
+      await device.flush();
+      const { disk_reason, suspended, role } = await isDiskless(cluster);
+      assert.match(disk_reason, /flush of the backing disk failed/);
+      assert.deepEqual([suspended, role], [false, 'Primary']);
+      await ledger.verify(device, 'the device without its disk');
+      await writeSome(ledger, device);
+      await comeBack(faulty, device, disks[0]!);
+      await endWhole(faulty, ledger);
+    },
+    { timeoutMs: 240_000 },
+  ),
+
+  scenario(
+    'ublk: with suspend, a write that fails is tried again at each resume; a flush that failed is not, and costs the disk',
+    async (t) => {
+      const volume = { onIoError: 'suspend', flushInterval: '1h' };
+      const faulty = await form(t, { metadata: 'external', volume });
+      const { cluster, disks } = faulty;
+      const { alpha } = cluster;
+      const { device, ledger, load } = await startLoad(cluster);
+      await endLoad(load);
+      await device.flush();
+
+      await disks[0]!.fail('writes');
+      let ended = false;
+      const writing = ledger.write(device, 0).finally(() => {
+        ended = true;
+      });
+      const { io } = await alpha.until('suspended', ({ suspended }) => suspended);
+      await alpha.call('resume', { volume: alpha.volume });
+      await alpha.until('suspended again', (now) => {
+        return now.suspended && now.io.disk_errors > io.disk_errors;
+      });
+      assert.equal(ended, false, 'a write ended');
+      await disks[0]!.heal();
+      await alpha.call('resume', { volume: alpha.volume });
+      await writing;
+      await device.flush();
+      await ledger.verify(device, 'the device when its disk is well');
+
+      await disks[0]!.fail('forgets');
+      await ledger.write(device, 40, 32);
+      await disks[0]!.fail('writes');
+      const flushed = device.flush().then(
+        () => 'answered',
+        () => 'failed',
+      );
+      const failed = await alpha.until('suspended', (now) => now.suspended);
+      assert.equal(failed.disk, 'Failed');
+      await disks[0]!.heal();
+      await alpha.call('resume', { volume: alpha.volume });
+      assert.equal(await flushed, 'failed', 'the flush');
+      // R11: the disk is well, and what it lost does not come back by another flush.
+      await assert.rejects(device.flush(), /EIO/);
+      await assert.rejects(ledger.write(device, 0), /EIO/);
+      await comeBack(faulty, device, disks[0]!);
+      await endWhole(faulty, ledger);
     },
     { timeoutMs: 240_000, long: true },
   ),
@@ -248,10 +350,8 @@ export default [
       await cluster.synced();
       const again = await alpha.open();
       const second = ledger.load(again, { depth: 8, flushEvery: 16 });
-      const diskless = await alpha.until('without a disk', ({ disk }) => disk === 'Diskless');
-      assert.match(diskless.disk_reason, /No space left/);
-      await second.more(WRITES);
-      assert.equal(await second.stop(), null);
+      assert.match((await isDiskless(cluster)).disk_reason, /No space left/);
+      await endLoad(second);
       await ledger.verify(again, 'the device without its disk');
       await again.close();
       await alpha.stop();
@@ -264,42 +364,3 @@ export default [
     { timeoutMs: 360_000, long: true },
   ),
 ];
-
-/** A small ext4 that can be full to its last block. */
-class FullFilesystem {
-  readonly directory: string;
-  private readonly t: ScenarioContext;
-
-  private constructor(t: ScenarioContext, directory: string) {
-    this.t = t;
-    this.directory = directory;
-  }
-
-  static async create(t: ScenarioContext): Promise<FullFilesystem> {
-    const disk = await loopDisk(t, 'filesystem', 8 * MIB);
-    await makeExt4(t, disk);
-    return new FullFilesystem(t, await mount(t, disk));
-  }
-
-  private get ballast(): string {
-    return join(this.directory, 'ballast');
-  }
-
-  async fill(): Promise<void> {
-    for (const block of ['64k', '4k']) {
-      const dd = await this.t.run(
-        [
-          ...(['dd', 'if=/dev/zero', `of=${this.ballast}`, `bs=${block}`] as const),
-          ...['oflag=append,direct', 'conv=notrunc,fsync'],
-        ],
-        { anyStatus: true },
-      );
-      assert.match(dd.stderr, /No space left/);
-    }
-  }
-
-  async empty(): Promise<void> {
-    rmSync(this.ballast);
-    await this.t.run(['sync', '--file-system', this.directory]);
-  }
-}

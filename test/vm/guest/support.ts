@@ -13,5 +13,6 @@ export {
 } from './support/disk.js';
 export { type Fault, FaultyDisk } from './support/faulty_disk.js';
 export { type FioReport, type FioRun, runFio, startFio } from './support/fio.js';
+export { FullFilesystem } from './support/full_filesystem.js';
 export { type Scenario, ScenarioContext, scenario } from './support/scenario.js';
 export { waitFor } from './support/wait.js';

@@ -4,14 +4,18 @@ import { MappedDevice, type Table } from './device_mapper.js';
 import { loopDisk } from './disk.js';
 import type { ScenarioContext } from './scenario.js';
 
-/** 'writes': flushes, too. 'all': no flush comes that far. */
-export type Fault = 'all' | 'reads' | 'writes';
+/**
+ * 'writes': flushes, too. 'all': no flush comes that far. 'forgets': writes succeed and are lost, as those in a cache are whose
+ * flush fails later; flushes succeed as well, so that no one may ask for one in that time.
+ */
+export type Fault = 'all' | 'reads' | 'writes' | 'forgets';
 
 const TARGETS: Readonly<Record<Fault, (below: string, sector: number) => string>> = {
   all: () => 'error',
   // Down all the time: 0 seconds up, 60 down.
   reads: (below, sector) => `flakey ${below} ${sector} 0 60 1 error_reads`,
   writes: (below, sector) => `flakey ${below} ${sector} 0 60 1 error_writes`,
+  forgets: (below, sector) => `flakey ${below} ${sector} 0 60 1 drop_writes`,
 };
 
 export class FaultyDisk {
