@@ -181,11 +181,11 @@ const SUITES: Record<string, Suite> = {
 /** Only with --sanitizer. */
 const SANITIZED_SUITES: Record<string, Suite> = {
   ...SUITES,
-  sim: async () => [
+  sim: async ({ sanitizer }) => [
     {
       name: 'test/sim',
       command: process.execPath,
-      args: [...NODE_TS, 'test/sim/main.ts', '--seeds', '100', '--start', '1'],
+      args: [...NODE_TS, 'test/sim/main.ts', `--seeds=${sanitizer!.simSeeds}`, '--start=1'],
       limitMs: 5 * MINUTE_MS,
       read: readPlainCounts,
     },

@@ -15,6 +15,8 @@ interface Kind {
   options: Record<string, string | number>;
   /** How many times slower its programs may be (patience.ts). */
   patience: number;
+  /** How many seeds of the simulator are run. */
+  simSeeds: number;
   /** For tidemark-unit. */
   unitArguments?: string[];
 }
@@ -34,12 +36,14 @@ const KINDS: Record<SanitizerName, Kind> = {
     // Ten frames say where memory came from; Node's deep stacks would cost much time to name.
     options: { ...COMMON, halt_on_error: 1, detect_leaks: 1, malloc_context_size: 10 },
     patience: 4,
+    simSeeds: 100,
   },
   undefined: {
     library: 'libubsan.so',
     variable: 'UBSAN_OPTIONS',
     options: { ...COMMON, halt_on_error: 1, print_stacktrace: 1 },
     patience: 3,
+    simSeeds: 100,
   },
   thread: {
     library: 'libtsan.so',
@@ -52,6 +56,8 @@ const KINDS: Record<SanitizerName, Kind> = {
       suppressions: join(SUPPRESSIONS, 'thread.supp'),
     },
     patience: 8,
+    // One thread steps all nodes: what can race are V8's threads beside it, and that shows in any seed.
+    simSeeds: 15,
     // A world of simulated nodes is one thread, has nothing to race with, and would take minutes.
     unitArguments: [
       '--source-file-exclude=*/volume_test.cc,*/volume_faults_test.cc,*/failover_test.cc',
@@ -69,7 +75,8 @@ export class Sanitizer {
   readonly build: string;
   readonly patience: number;
   /** Of test/run.ts; the others have nothing native, or build it themselves. */
-  readonly suites: readonly string[];
+  readonly suites: readonly string[] = ['native', 'unit', 'sim', 'e2e'];
+  readonly simSeeds: number;
   readonly unitArguments: readonly string[];
   readonly #kind: Kind;
 
@@ -78,8 +85,7 @@ export class Sanitizer {
     this.build = `build/${name}`;
     this.#kind = KINDS[name];
     this.patience = this.#kind.patience;
-    // The simulator is one thread, too.
-    this.suites = name === 'thread' ? ['native', 'unit', 'e2e'] : ['native', 'unit', 'sim', 'e2e'];
+    this.simSeeds = this.#kind.simSeeds;
     this.unitArguments = this.#kind.unitArguments ?? [];
   }
 

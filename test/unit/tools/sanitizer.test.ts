@@ -73,7 +73,7 @@ test('suppressions of data races name code of Node alone, and each group says wh
     const lines = group.split('\n');
     assert.match(lines[0]!, /^# \w/);
     for (const line of lines.filter((each) => !each.startsWith('#'))) {
-      assert.match(line, /^race:(v8::(base|platform|internal)::|node::|uv_)[\w*]/);
+      assert.match(line, /^race:(v8::(base|platform|internal)::|heap::base::|node::|uv_)[\w*]/);
     }
   }
 });
