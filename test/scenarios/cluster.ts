@@ -28,9 +28,13 @@ export interface ClusterOptions {
   files?: Record<string, string>;
   /** A third node, gamma; not with external metadata. */
   third?: boolean;
+  /** A second volume of alpha and beta, in the same daemons and at the same addresses; only over NBD. */
+  second?: boolean;
 }
 
 const VOLUME = 'r0';
+/** The second volume, of a cluster that has one. */
+export const SECOND_VOLUME = 'r1';
 /** Where metadata 'offset' is put, in a disk of the default size: the data is what lies before. */
 const METADATA_OFFSET = 24 * MIB;
 
@@ -67,7 +71,8 @@ export class Cluster {
     const runFolder = join(directory, 'run');
     mkdirSync(runFolder);
     const metadata = options.metadata ?? 'internal-end';
-    const disks = await place.disks(t, directory, 4, options.backingBytes ?? place.backingBytes);
+    const backingBytes = options.backingBytes ?? place.backingBytes;
+    const disks = await place.disks(t, directory, options.second ? 6 : 4, backingBytes);
 
     const names = options.third ? ['alpha', 'beta', 'gamma'] : ['alpha', 'beta'];
     const listen = await freePorts(names.length);
@@ -75,14 +80,17 @@ export class Cluster {
     t.undo('close the network', () => link.close());
     const ports = link.ports;
 
+    const where = (index: number) => ({
+      address: `127.0.0.1:${ports[index]}`,
+      listen: `127.0.0.1:${listen[index]}`,
+    });
     const nodes = Object.fromEntries(
       names.map((name, index) => [
         name,
         {
           backing: disks[index],
           metadata: metadataOf(metadata, disks[index + 2] ?? ''),
-          address: `127.0.0.1:${ports[index]}`,
-          listen: `127.0.0.1:${listen[index]}`,
+          ...where(index),
           frontend: place.frontend(directory, name, index),
         },
       ]),
@@ -95,13 +103,29 @@ export class Cluster {
       ...options.volume,
       nodes,
     };
+    const secondNode = (name: string, index: number) => ({
+      backing: disks[index + 4],
+      ...where(index),
+      frontend: place.frontend(directory, `${name}-second`, index),
+    });
+    const second = {
+      ...volume,
+      name: SECOND_VOLUME,
+      timeouts: place.timeouts,
+      nodes: { alpha: secondNode('alpha', 0), beta: secondNode('beta', 1) },
+    };
     for (const [name, text] of Object.entries(options.files ?? {})) {
       writeFileSync(join(directory, name), text, { mode: 0o600 });
     }
     const writeConfig = (name: string, fields: Record<string, unknown>) => {
-      const isPlain = place.commandsAreSlow && options.source === undefined;
+      const { source } = options;
+      const isPlain = place.commandsAreSlow && source === undefined && !options.second;
       const path = join(directory, `${name}.config.${isPlain ? 'mjs' : 'ts'}`);
-      writeFileSync(path, isPlain ? plainConfigText(fields) : configText(fields, options.source));
+      const more = options.second ? [second] : [];
+      writeFileSync(
+        path,
+        isPlain ? plainConfigText(fields) : configText([fields, ...more], source),
+      );
       return path;
     };
     const config = writeConfig('tidemark', volume);
@@ -183,14 +207,19 @@ function plainConfigText(volume: Record<string, unknown>): string {
   return `export default ${JSON.stringify(volume, null, 2)};\n`;
 }
 
-/** A config script. `source` begins on its third line. */
-function configText(volume: Record<string, unknown>, source = ''): string {
+/** A config script. `source`, of the first volume, begins on its third line. */
+function configText(volumes: ReadonlyArray<Record<string, unknown>>, source = ''): string {
+  const [first, ...more] = volumes.map((volume) => JSON.stringify(volume, null, 2));
+  const [define, begin, end] =
+    more.length === 0
+      ? ['defineVolume', '{', '}']
+      : ['defineConfig', '{ volumes: [{', `}, ${more.join(', ')}] }`];
   return [
-    "import { defineVolume } from 'tidemark';",
-    'export default defineVolume({',
+    `import { ${define} } from 'tidemark';`,
+    `export default ${define}(${begin}`,
     source,
-    `...${JSON.stringify(volume, null, 2)},`,
-    '});',
+    `...${first},`,
+    `${end});`,
     '',
   ].join('\n');
 }

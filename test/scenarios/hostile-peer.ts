@@ -2,28 +2,30 @@
 import { strict as assert } from 'node:assert';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createConnection, type Socket } from 'node:net';
+import { ControlClient } from '../../lib/control/client.ts';
+import type { StatusJson, VolumeJson } from '../../lib/control/status.ts';
 import { HALF_OPEN_MAX } from '../../lib/replication/listener.ts';
+import { Crowd, filesOf } from '../tools/crowd.ts';
 import { encodeFrame, FRAME_TYPES, writtenRanges } from '../tools/frames.ts';
 import { dial, Liar, type LiarOptions } from '../tools/liar.ts';
 import { memoryOf } from '../tools/memory.ts';
 import { SHADOWS } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
-import { Cluster } from './cluster.ts';
-import { Ledger } from './ledger.ts';
+import { assertBetween } from './checks.ts';
+import { Cluster, SECOND_VOLUME } from './cluster.ts';
+import { Ledger, type Load } from './ledger.ts';
+import { IN_A_HANDSHAKE, type Lie, payload, TO_A_SOURCE, TO_A_TARGET } from './lies.ts';
 import type { ClusterNode } from './node.ts';
-import type { Place } from './place.ts';
+import type { Device, Place } from './place.ts';
 
 const MIB = 1 << 20;
 const SECRET = 'the secret of all';
 /** What strangers and liars may cost a daemon: rings, buffers and garbage of JavaScript included. */
 const GROWTH_MIB_MAX = 160 * SHADOWS;
 const HALF_OPEN = 10_000;
-const WAVE = 500;
+/** Files that a daemon may have beside those connections: of its control clients, and of who is about to be let go of. */
+const FILES_SPARE = 16;
 const FRESH = '0000000000000001';
-const RESYNC = 2;
-/** The core's bounds (csrc/core/volume_impl.h): all of them the transfer log's. */
-const ENTRIES_MAX = 8192;
 
 /** The port that a node listens on itself, without the network between. */
 function listenPort(node: ClusterNode): number {
@@ -56,221 +58,16 @@ function watchMemory(node: ClusterNode): () => number {
   };
 }
 
-/** Connections that say nothing, in waves; returns those of the last one that are still open. */
-async function halfOpen(port: number, count: number): Promise<Socket[]> {
-  let open: Socket[] = [];
-  for (let done = 0; done < count; done += WAVE) {
-    for (const socket of open) socket.destroy();
-    const size = Math.min(WAVE, count - done);
-    const wave = Array.from({ length: size }, () => {
-      const socket = createConnection({ host: '127.0.0.1', port });
-      socket.on('error', () => {});
-      return socket.resume();
-    });
-    await Promise.all(
-      wave.map(
-        (socket) =>
-          new Promise((settle) => {
-            socket.once('connect', settle);
-            socket.once('close', settle);
-          }),
-      ),
-    );
-    open = wave;
-  }
-  return open;
+/** The volumes whose peers were lost from now on. */
+async function watchLosses(t: ScenarioContext, node: ClusterNode): Promise<string[]> {
+  const control = await ControlClient.connect(node.socket);
+  t.undo('stop watching', () => control.close());
+  const lost: string[] = [];
+  await control.subscribe(({ kind, volume }) => {
+    if (kind === 'peer-down') lost.push(volume);
+  });
+  return lost;
 }
-
-type Lie = [what: string, tell: (liar: Liar) => void, says: RegExp];
-
-const payload = (bytes: number) => Buffer.alloc(bytes, 0x5a);
-
-/** A frame that will be right, and takes days. */
-function drip(liar: Liar): void {
-  const { incarnation } = liar.params!;
-  const bytes = encodeFrame('control', { incarnation, payload: payload(MIB) });
-  let said = 0;
-  const timer = setInterval(() => liar.socket.write(bytes.subarray(said, ++said)), 50);
-  void liar.closed.then(() => clearInterval(timer));
-}
-
-/** Told to a primary that copies its data to the liar. */
-const TO_A_SOURCE: readonly Lie[] = [
-  [
-    'an epoch that was never closed is durable',
-    (liar) => liar.say('epochDone', { epoch: 4711 }),
-    /epoch-done frame.*was not closed here/,
-  ],
-  [
-    'a write that was never sent is written',
-    (liar) => liar.say('written', { payload: writtenRanges([1_000_000_000, 1, 0]) }),
-    /acknowledges write 1000000000|more writes than were sent/,
-  ],
-  [
-    'four milliards of writes are written',
-    (liar) => liar.say('written', { payload: writtenRanges([1, 0xffff_ffff, 0]) }),
-    /acknowledges more writes than were sent/,
-  ],
-  [
-    'a generation that was never offered is taken over',
-    (liar) => liar.say('syncDoneAck', { offset: 4711 }),
-    /sync-done-ack frame.*was not offered/,
-  ],
-  [
-    'a write to a primary',
-    (liar) => {
-      liar.say('data', { sequence: 1, epoch: 1, length: 4096, payload: payload(4096) });
-    },
-    /data frame.*this node is primary/,
-  ],
-  [
-    'a write far past the end',
-    (liar) => liar.say('zeroes', { sequence: 1, epoch: 1, offset: 1n << 60n, length: 4096 }),
-    /zeroes frame.*past the volume's end/,
-  ],
-  [
-    'a write that wraps around',
-    (liar) =>
-      liar.say('zeroes', {
-        sequence: 1,
-        epoch: 1,
-        offset: -512n & ((1n << 64n) - 1n),
-        length: 4096,
-      }),
-    /length that cannot be right/,
-  ],
-  [
-    'a payload of 4 GiB',
-    (liar) => liar.say('control', { payloadBytes: 0xffff_ffff }),
-    /length that cannot be right/,
-  ],
-  [
-    'a frame of another link',
-    (liar) => liar.say('ping', { incarnation: (liar.params!.incarnation ^ 1) >>> 0 }),
-    /belongs to another link/,
-  ],
-  ['a header that rots', (liar) => liar.say('ping', { spoilHeader: 1 }), /header does not match/],
-  [
-    'a payload that rots',
-    (liar) => liar.say('control', { payload: Buffer.from('{}'), spoilPayload: 1 }),
-    /payload does not match/,
-  ],
-  [
-    'a map nobody asked for',
-    (liar) => liar.say('map', { flags: 4, payload: payload(1) }),
-    /map frame/,
-  ],
-  ['both are primary', (liar) => liar.say('role', { offset: 1 }), /both nodes would be primary/],
-  ['a role that is none', (liar) => liar.say('role', { offset: 2 }), /no such role/],
-  [
-    'a disk of no kind',
-    (liar) => liar.say('disk', { offset: 7 }),
-    /disk frame.*no such state of a disk/,
-  ],
-  [
-    'a primary is to be the only copy',
-    (liar) => liar.say('detach', { offset: 4711 }),
-    /detach frame.*cannot be the only copy/,
-  ],
-  [
-    'an answer to no detach',
-    (liar) => liar.say('detachAck', { offset: 4711 }),
-    /detach-ack frame.*nobody asked for it/,
-  ],
-  [
-    'a read by one that has a disk',
-    (liar) => liar.say('read', { sequence: 1, length: 4096 }),
-    /read frame.*belongs to no primary without a disk/,
-  ],
-  [
-    'data that nobody asked for',
-    (liar) => liar.say('readReply', { sequence: 1, length: 4096, payload: payload(4096) }),
-    /read-reply frame.*nobody asked for it/,
-  ],
-  [
-    'more data than a read is long',
-    (liar) => liar.say('readReply', { sequence: 1, length: 512, payload: payload(4096) }),
-    /length that cannot be right/,
-  ],
-  [
-    'the end of a resync from its target',
-    (liar) => liar.say('syncDone', { offset: 4711 }),
-    /sync-done frame/,
-  ],
-  ['a primary is outdated', (liar) => liar.say('outdate'), /primary cannot be outdated/],
-  ['an answer to no question', (liar) => liar.say('outdateAck'), /nobody asked for it/],
-  [
-    'a barrier after nothing',
-    (liar) => liar.say('barrier', { epoch: 1, offset: 7 }),
-    /barrier frame/,
-  ],
-  [
-    'a handshake in the middle',
-    (liar) => liar.say('handshake', { payload: Buffer.from('{}') }),
-    /handshake frame/,
-  ],
-  ['a frame byte by byte', drip, /frame does not end/],
-  ['what is no frame', (liar) => liar.socket.write(randomBytes(4096)), /no frame/],
-];
-
-/** Told to a target by its source. */
-const TO_A_TARGET: readonly Lie[] = [
-  [
-    'the resync has ended, and nothing was sent',
-    (liar) => liar.say('syncDone', { offset: BigInt(`0x${liar.params!.syncGeneration}`) }),
-    /sync-done frame.*did not come, or are not durable/,
-  ],
-  [
-    'the resync has ended, and nothing is durable',
-    (liar) => {
-      liar.say('zeroes', { sequence: 1, epoch: 1, length: MIB, flags: RESYNC });
-      liar.say('syncDone', { sequence: 1, offset: BigInt(`0x${liar.params!.syncGeneration}`) });
-    },
-    /sync-done frame.*did not come, or are not durable/,
-  ],
-  [
-    'a piece past the end',
-    (liar) =>
-      liar.say('zeroes', { sequence: 1, epoch: 1, offset: 1n << 40n, length: MIB, flags: RESYNC }),
-    /past the volume's end/,
-  ],
-  [
-    'a sequence with a gap',
-    (liar) => liar.say('zeroes', { sequence: 2, epoch: 1, length: 4096, flags: RESYNC }),
-    /expected sequence 1/,
-  ],
-  [
-    'an epoch of the future',
-    (liar) => liar.say('zeroes', { sequence: 1, epoch: 9, length: 4096, flags: RESYNC }),
-    /expected epoch 1/,
-  ],
-  [
-    'an epoch without an end',
-    (liar) => {
-      for (let sequence = 1; sequence <= ENTRIES_MAX + 1; sequence += 1) {
-        liar.say('zeroes', { sequence, epoch: 1, length: 512, flags: RESYNC });
-      }
-    },
-    /more than a peer may have/,
-  ],
-  [
-    'pieces that never make a chunk',
-    (liar) => {
-      for (let sequence = 1; sequence <= ENTRIES_MAX + 256; sequence += 1) {
-        const epoch = Math.ceil(sequence / 128);
-        liar.say('zeroes', {
-          sequence,
-          epoch,
-          offset: sequence * 4096,
-          length: 512,
-          flags: RESYNC,
-        });
-        if (sequence % 128 === 0) liar.say('barrier', { epoch, sequence, offset: 128 });
-      }
-    },
-    /pieces that make no whole chunks/,
-  ],
-];
 
 /** Tells each lie over a link of its own, and checks that it cost the liar its link. */
 async function tellAll(
@@ -309,6 +106,64 @@ function linked(t: ScenarioContext, options: LiarOptions): Promise<Liar> {
   });
 }
 
+/** The reason for which a handshake is refused. */
+function refused(t: ScenarioContext, options: LiarOptions): Promise<string> {
+  return waitFor(t, 'a refusal', async () => {
+    const liar = await Liar.dial(options);
+    t.undo('hang up', () => liar.hangUp());
+    await liar.until(() => liar.ended !== null || liar.started);
+    const end = JSON.stringify(liar.ended);
+    liar.hangUp();
+    // The node may still be ending the handshake of before.
+    return /"BUSY"/.test(end) ? undefined : end;
+  });
+}
+
+/** Tells other numbers of its copy than it counts with. */
+function stateWith(fields: Record<string, unknown>): LiarOptions['tamper'] {
+  return (message) => (message.type === 'state' ? { ...message, ...fields } : message);
+}
+
+/** The other volume of a victim: linked with a good peer, and written to all the time. */
+class GoodVolume {
+  readonly load: Load;
+  private readonly ledger: Ledger;
+  private readonly device: Device;
+  private readonly status: () => Promise<VolumeJson>;
+
+  private constructor(device: Device, status: () => Promise<VolumeJson>) {
+    this.device = device;
+    this.status = status;
+    this.ledger = new Ledger(device.sizeBytes);
+    this.load = this.ledger.load(device, { count: 1000, depth: 4 });
+  }
+
+  static async open(t: ScenarioContext, place: Place, node: ClusterNode): Promise<GoodVolume> {
+    const status = async () => {
+      const { volumes } = await node.call<StatusJson>('status', { volume: SECOND_VOLUME });
+      return volumes[0]!;
+    };
+    const { device: path, size_bytes } = await waitFor(t, 'the good peer', async () => {
+      const volume = await status();
+      const [peer] = volume.peers;
+      return (peer!.connection === 'Connected' && peer!.dirty_chunks === 0 && volume) || undefined;
+    });
+    const device = await place.open(path!, SECOND_VOLUME, size_bytes);
+    t.undo('close the second device', () => void device.close().catch(() => {}));
+    return new GoodVolume(device, status);
+  }
+
+  /** Throws unless it is still linked, and all that was written is there. */
+  async end(): Promise<void> {
+    assert.equal(await this.load.stop(), null);
+    await this.device.flush();
+    const { peers } = await this.status();
+    assert.deepEqual([peers[0]!.connection, peers[0]!.dirty_chunks], ['Connected', 0]);
+    await this.ledger.verifyWritten(this.device, 'the second device');
+    await this.device.close();
+  }
+}
+
 export function hostilePeerScenarios(place: Place): Scenario[] {
   const { kind } = place;
   return [
@@ -323,6 +178,7 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
         const load = ledger.load(device, { count: 1000, depth: 4 });
         await load.more(100);
         const checkMemory = watchMemory(alpha);
+        const files = filesOf(alpha.daemon!.pid);
         const goesOn = async () => {
           await load.more(20);
           const { peers } = await alpha.status();
@@ -370,25 +226,28 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
         }
         await goesOn();
 
-        t.log(`${HALF_OPEN} half-open connections`);
-        const open = await halfOpen(port, HALF_OPEN);
-        t.undo('close the half-open', () => {
-          for (const socket of open) socket.destroy();
-        });
+        t.log(`${HALF_OPEN} half-open connections, all held`);
+        const lost = await watchLosses(t, alpha);
+        const crowd = Crowd.start(t, port, HALF_OPEN);
+        let most = 0;
+        while (!crowd.isComplete) {
+          await goesOn();
+          most = Math.max(most, filesOf(alpha.daemon!.pid));
+        }
         await goesOn();
-        t.log(`${checkMemory()} MiB more`);
-        await waitFor(t, 'no more half-open connections than allowed', async () => {
-          const left = open.filter((socket) => !socket.destroyed).length;
-          return left <= HALF_OPEN_MAX || undefined;
-        });
+        assert.deepEqual(lost, [], 'the good link was lost');
+        t.log(`${checkMemory()} MiB and at most ${most - files} files more`);
+        assertBetween(most - files, 0, HALF_OPEN_MAX + FILES_SPARE, 'files more');
 
         t.log('the good peer comes back meanwhile');
         link.cut();
         await alpha.unlinked();
         link.join();
         await alpha.until('linked again', (_, peer) => peer.connection === 'Connected');
+        assert.ok(crowd.isComplete);
         assert.equal(await load.stop(), null);
         checkMemory();
+        await crowd.leave();
         await cluster.synced();
         await cluster.assertSameData();
         await ledger.verifyWritten(device, 'the device');
@@ -403,15 +262,25 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
       async (t) => {
         const cluster = await Cluster.create(t, place, {
           third: true,
+          second: true,
           volume: { secret: SECRET },
           timeouts: { ping: 100, peerTimeout: 800 },
         });
         const { alpha, beta } = cluster;
         await alpha.up('--primary', '--force');
+        // One link a volume: the liar's, of the first one.
+        await alpha.call('disconnect', { volume: alpha.volume, peer: 'beta' });
+        await beta.up();
         const device = await alpha.open();
         const ledger = new Ledger(device.sizeBytes);
         const load = ledger.load(device, { count: 1000, depth: 4 });
         await load.more(100);
+        const good = await GoodVolume.open(t, place, alpha);
+        const lost = await watchLosses(t, alpha);
+        const goesOn = async () => {
+          await load.more(20);
+          await good.load.more(20);
+        };
         const { size_bytes, chunk_bytes } = await alpha.status();
         const checkMemory = watchMemory(alpha);
         const options = stranger('gamma', alpha, {
@@ -421,7 +290,17 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
           chunkBytes: chunk_bytes,
           current: FRESH,
         });
-        await tellAll(t, alpha, TO_A_SOURCE, options, () => load.more(20));
+        for (const [what, fields, says] of IN_A_HANDSHAKE) {
+          t.log(`the lie of the handshake: ${what}`);
+          assert.match(await refused(t, { ...options, tamper: stateWith(fields) }), says, what);
+          await goesOn();
+        }
+        t.log('the lie of the handshake: marks for more chunks than there are');
+        const marked = { dirtyChunks: Number.MAX_SAFE_INTEGER };
+        (await linked(t, { ...options, tamper: stateWith(marked) })).hangUp();
+        await goesOn();
+        checkMemory();
+        await tellAll(t, alpha, TO_A_SOURCE, options, goesOn);
         checkMemory();
         const gamma = (await alpha.status()).peers.find(({ name }) => name === 'gamma')!;
         assert.equal(gamma.dirty_bytes, size_bytes, 'something counts as copied');
@@ -431,7 +310,7 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
         await failing.until(() => failing.frames.some(({ sequence }) => sequence > 0n));
         failing.say('written', { payload: writtenRanges([1, 1, -5]) });
         await failing.closed;
-        await load.more(20);
+        await goesOn();
 
         t.log('a flood from one that does not read');
         const flood = await linked(t, options);
@@ -458,10 +337,14 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
           checkMemory();
         }
         await load.more(100);
+        await good.load.more(100);
         t.log(`${checkMemory()} MiB more`);
+        assert.ok(lost.includes(alpha.volume), 'the links of the liar are told');
+        assert.ok(!lost.includes(SECOND_VOLUME), "the good peer's link was lost");
+        await good.end();
 
         t.log('the good peer comes');
-        await beta.up();
+        await alpha.call('connect', { volume: alpha.volume, peer: 'beta' });
         await alpha.until('linked', (volume) =>
           volume.peers.some(
             ({ name, connection }) => name === 'beta' && connection === 'Connected',
