@@ -28,6 +28,7 @@ export class Crowd {
   static start(t: ScenarioContext, port: number, count: number): Crowd {
     const crowd = new Crowd();
     const each = Math.min(count, filesMax() - SPARE);
+    if (each < 1) throw new Error(`a process may have ${filesMax()} files here: too few`);
     const program = join(t.checkout, 'test/tools/crowd.mjs');
     for (let left = count; left > 0; left -= each) {
       const size = Math.min(each, left);

@@ -94,6 +94,7 @@ async function record(t: ScenarioContext, course: Course): Promise<void> {
     metadata: course.metadata,
   });
   const { alpha, link } = cluster;
+  await recorder.settle();
   await recorder.mark(FORMED);
 
   const device = await openDevice(t, alpha, course.frontend);

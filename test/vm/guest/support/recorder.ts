@@ -8,6 +8,7 @@
 // A flush in the log does not tell whose it is. So the disk that is not cut is one without a cache: the kernel drops the
 // flushes of a device whose queue is "write through", and what was written there counts as durable at once.
 import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { measureLog } from '../../../power/log_writes.ts';
@@ -83,6 +84,19 @@ export class Recorder {
       removals,
       log,
     });
+  }
+
+  /**
+   * Puts all that was written before into the log: a disk without a cache flushes nothing, and its writes would come in behind a
+   * mark that they were ahead of. The log says that the other disk flushed, so this is for before what is judged, only.
+   */
+  async settle(): Promise<void> {
+    const whole = await open(this.target.path, 'r');
+    try {
+      await whole.sync();
+    } finally {
+      await whole.close();
+    }
   }
 
   async mark(text: string): Promise<void> {
