@@ -103,13 +103,19 @@ export function waitedNs(schedstat: string): number {
   return Number(schedstat.split(' ')[1]);
 }
 
-/** Of all threads of a process, those that have ended left out; null: it has ended. */
-export function processWaitedNs(pid: number): number | null {
+/** Of the threads of a process that have such a name; null: there are none, or it has ended. */
+export function threadsWaitedNs(pid: number, name: RegExp): number | null {
+  const folder = `/proc/${pid}/task`;
+  let sum: number | null = null;
   try {
-    return overThreads(pid, 'schedstat', waitedNs);
+    for (const thread of readdirSync(folder)) {
+      if (!name.test(readFileSync(`${folder}/${thread}/comm`, 'utf8').trim())) continue;
+      sum = (sum ?? 0) + waitedNs(readFileSync(`${folder}/${thread}/schedstat`, 'utf8'));
+    }
   } catch {
     return null;
   }
+  return sum;
 }
 
 /** The share of its processors that the machine has spent since `before`. */

@@ -1,13 +1,13 @@
 /** `npm run bench:vm`: one boot of the virtual machine of the tests, in which everything is measured over ublk. */
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { freemem, tmpdir } from 'node:os';
+import { freemem, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bundleModule } from '../test/vm/bundle.ts';
 import { bootMachine, prepareImage } from '../test/vm/machine.ts';
 import { type GuestOptions, OPTIONS_VARIABLE, RESULT_FILE } from './guest.ts';
-import { processWaitedNs } from './meters.ts';
+import { threadsWaitedNs } from './meters.ts';
 import {
   provideTools,
   TOOLS_PROBLEM_VARIABLE,
@@ -27,6 +27,8 @@ const EXTRA_S = 20;
 const MEMORY_MIB = 8192;
 const CPUS = 2;
 const WATCH_MS = 1_000;
+/** QEMU's threads that are the machine's processors, as it names them. Its others wait for these, which never sleep. */
+const PROCESSORS = /^CPU \d/;
 
 export async function measureInMachine(
   checkout: string,
@@ -103,9 +105,10 @@ class HostWatch {
   /** Anew with each boot. */
   begin(pid: number): void {
     this.end();
+    putFirst(pid);
     this.began = performance.now();
     this.timer = setInterval(() => {
-      const ns = processWaitedNs(pid);
+      const ns = threadsWaitedNs(pid, PROCESSORS);
       if (ns === null) return;
       this.share = ns / 1e6 / (performance.now() - this.began) / CPUS;
     }, WATCH_MS);
@@ -118,6 +121,21 @@ class HostWatch {
 
   get waited(): number | null {
     return this.share;
+  }
+}
+
+/** Of nice values: nobody comes before it. */
+const FIRST = -19;
+
+/** Neighbours wait for the machine, and not it for them. Whoever may not ask for that takes turns with them, as `waited` will tell. */
+function putFirst(pid: number): void {
+  try {
+    // Where sessions share the processors, the machine's takes the larger part; it ends with the benchmark.
+    if (existsSync(`/proc/${pid}/autogroup`)) writeFileSync(`/proc/${pid}/autogroup`, `${FIRST}`);
+    for (const thread of readdirSync(`/proc/${pid}/task`)) setPriority(Number(thread), FIRST);
+  } catch (error) {
+    if (!['EACCES', 'EPERM', 'EAGAIN'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      throw error;
   }
 }
 

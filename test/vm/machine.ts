@@ -229,6 +229,8 @@ function qemuArguments(options: MachineOptions): string[] {
   const readOnly = 'security_model=none,readonly=on,multidevs=remap';
   const share = (tag: string) => ['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`];
   return [
+    // Threads tell what they are, to whoever measures.
+    ...['-name', 'tidemark,debug-threads=on'],
     // -cpu max crashes this kernel early under emulation; kvm is not to be counted on.
     ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'EPYC'],
     ...['-smp', String(options.cpus ?? defaultCpus), '-m', String(memory)],

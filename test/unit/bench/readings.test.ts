@@ -7,8 +7,8 @@ import {
   loopbackBytes,
   machineSwitches,
   processTicks,
-  processWaitedNs,
   threadSleeps,
+  threadsWaitedNs,
   waitedNs,
 } from '../../../bench/meters.ts';
 import { means, parseLatencies, thin } from '../../../bench/resync.ts';
@@ -76,9 +76,11 @@ test('costs are for each byte and each request', () => {
 
 test('/proc: how long a thread waited for a processor', () => {
   assert.is(waitedNs('123 4567 89\n'), 4567);
-  const own = processWaitedNs(process.pid);
+  const own = threadsWaitedNs(process.pid, /./);
   assert.ok(own !== null && own >= 0);
-  assert.is(processWaitedNs(2 ** 30), null);
+  const one = threadsWaitedNs(process.pid, /^(?!.)/);
+  assert.is(one, null, 'no thread is without a name');
+  assert.is(threadsWaitedNs(2 ** 30, /./), null);
 });
 
 test('/proc: what loopback received', () => {
