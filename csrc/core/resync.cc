@@ -366,7 +366,8 @@ void VolumeImpl::announce_generation() {
   peer_slot(link.slot).flags |= kSlotSyncEnding;
   // Before the target says the same of this node: if the answer is lost, one of the two counts.
   if (link.state == Connection::kSyncSource) peer_slot(link.slot).flags &= ~kSlotPeerPrimary;
-  meta.commit([this, serial](bool ok) {
+  const uint64_t offered = sb().current;
+  meta.commit([this, serial, offered](bool ok) {
     if (link.serial != serial) return;
     if (!ok) {
       // The offer may not be made (R7): the target keeps what it got, and its marks.
@@ -378,7 +379,13 @@ void VolumeImpl::announce_generation() {
           false;  // something was marked meanwhile: not finished (no mark is left behind)
       return;
     }
-    link.announced = sb().current;
+    if (sb().current != offered) {
+      // One was made meanwhile, which settled what was in doubt: its offer is written down anew.
+      link.finishing = false;
+      announce_generation();
+      return;
+    }
+    link.announced = offered;
     FrameHeader header;
     header.type = FrameType::kSyncDone;
     header.offset = link.announced;

@@ -557,4 +557,32 @@ TEST_CASE("a generation that was offered stays known though a newer one came and
   CHECK(known);
 }
 
+// The end of a resync is being written down when the first write of a new primary makes another
+// generation: what the target takes over then is that one, and its answer gets lost.
+TEST_CASE(
+    "a generation that was made while the end of a resync was written down is in doubt, too") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  pair.cut();
+  pair.a.crash(true);
+  pair.a.attach();
+  REQUIRE(pair.connect(&pair.a, false));
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
+  REQUIRE(error == 0);
+  REQUIRE(pair.a.volume().status().connection == Connection::kSyncSource);
+  REQUIRE(pair.state(pair.a).bitmap == 0);
+  REQUIRE(pair.run([&] { return (pair.state(pair.a).slot_flags & kSlotSyncEnding) != 0; }));
+  const uint64_t shared = pair.state(pair.a).current;
+  Request* first = pair.write(pair.a, 0, 4096, 2);
+  REQUIRE(pair.run([&] { return pair.state(pair.a).current != shared; }));
+  pair.a.receive_bytes = 0;
+  REQUIRE(pair.run([&] { return pair.state(pair.b).current != shared; }));
+  pair.cut();
+  pair.a.receive_bytes = SIZE_MAX;
+  REQUIRE(pair.wait(first));
+  REQUIRE(pair.wait(pair.write(pair.a, 4096, 4096, 3)));
+  CHECK(pair.state(pair.a).current != pair.state(pair.b).current);
+}
+
 }  // namespace tidemark::test

@@ -196,4 +196,21 @@ export const RESYNC: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'offer-not-written-down',
+    rules: ['R7'],
+    source: 'a defect that was found here',
+    about:
+      'A generation that is made while the end of a resync is being written down is offered without being in doubt on the disk.',
+    symptom: 'the answer gets lost: writes apart complete under a generation that the peer has',
+    theme: 'third-node',
+    edits: [
+      {
+        file: RESYNC_CC,
+        within: 'void VolumeImpl::announce_generation() {',
+        find: 'if («sb().current != offered») {',
+        replace: 'false',
+      },
+    ],
+  },
 ];
