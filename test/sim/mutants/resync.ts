@@ -211,6 +211,11 @@ export const RESYNC: readonly Mutant[] = [
         find: 'if («sb().current != offered») {',
         replace: 'false',
       },
+      {
+        file: RESYNC_CC,
+        find: 'link.announced = offered;',
+        replace: 'link.announced = sb().current;',
+      },
     ],
   },
 ];
