@@ -1,6 +1,6 @@
 // What a replay found, as a line for people.
 import type { Recording } from './recording.ts';
-import { type ReplayOptions, replay } from './replay.ts';
+import { type ReplayOptions, type ReplayResult, replay } from './replay.ts';
 import { missedTamperings } from './tamper.ts';
 
 export interface ReplayLine {
@@ -8,10 +8,16 @@ export interface ReplayLine {
   text: string;
 }
 
-/**
- * Replays a recording. One in which the copies never differed at any point has proved nothing, and fails; so does one whose
- * replay leaves out a mark, or finds nothing in the log of a broken version.
- */
+/** Why a replay that found nothing proves nothing; null when it does. */
+export function unprovedBy(
+  found: Pick<ReplayResult, 'marks' | 'marksReplayed' | 'differed'>,
+): string | null {
+  if (found.marks === 0) return 'the log has no mark';
+  if (found.marksReplayed !== found.marks) return 'not every mark was replayed';
+  return found.differed === 0 ? 'the copies never differed' : null;
+}
+
+/** Replays a recording. It fails, too, when it proves nothing, or when it does not notice the log of a broken version. */
 export async function replayLine(
   recording: Recording,
   options: ReplayOptions = {},
@@ -25,10 +31,8 @@ export async function replayLine(
       `and ${found.points - found.marksReplayed} points between them; ` +
       `the copies differed at ${found.differed}, the daemons were started at ${found.reunited}; ${share} % marked on average (seed ${seed})`;
     if (options.only !== undefined) return { ok: true, text };
-    if (found.differed === 0) return { ok: false, text };
-    if (found.marksReplayed !== found.marks) {
-      return { ok: false, text: `${text}; not every mark was replayed` };
-    }
+    const unproved = unprovedBy(found);
+    if (unproved !== null) return { ok: false, text: `${text}; ${unproved}` };
     const missed = recording.note.tamper ? await missedTamperings(recording) : [];
     if (missed.length === 0) return { ok: true, text };
     return { ok: false, text: `${text}; NOT caught: logs ${missed.join(', ')}` };
