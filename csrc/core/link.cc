@@ -247,6 +247,7 @@ void VolumeImpl::flush_before_link(std::function<void(bool)> done) {
 bool VolumeImpl::link_start() {
   if (link.state != Connection::kPrepared) return false;
   link.heard_us = now_us;
+  link.heard_now = true;
   link.sent_us = now_us;
   link.progress_us = now_us;
   link.state =
@@ -367,6 +368,10 @@ std::string VolumeImpl::silence() const {
   if (link.written.size() >= kWrittenMax) {
     return "the peer has read nothing for " + time + ", and " +
            std::to_string(link.written.size()) + " of its writes are to be acknowledged";
+  }
+  if (reads_wait_for_peer()) {
+    return "the peer has read nothing for " + time + ", and " +
+           std::to_string(served_reads.size()) + " of its reads are to be answered";
   }
   if (link.unread == 0) return "nothing was heard from the peer for " + time;
   return "the peer's frame does not end: " + std::to_string(link.unread) +

@@ -47,7 +47,7 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
   link.unread = bytes.size() - used;
   const bool waits_here = later || link.hard_wait || role_changing;
   if (used != 0 || is_heard(waits_here)) {
-    link.heard_us = now_us;
+    link.heard_now = true;
     link.heard = link.unread;
   }
   return used;
@@ -59,7 +59,7 @@ bool VolumeImpl::is_heard(bool waits_here) const {
   if (!waits_here) return link.unread >= link.heard + kHeardBytes;
   // What waits here keeps the peer's pings from being heard once the ring is full: that is this
   // node's silence, not the peer's, unless it is for the peer to read.
-  return link.unread != 0 && link.written.size() < kWrittenMax;
+  return link.unread != 0 && link.written.size() < kWrittenMax && !reads_wait_for_peer();
 }
 
 VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,

@@ -198,6 +198,13 @@ void VolumeImpl::pump_served_reads() {
   }
 }
 
+// All that may be under way have been done, and none can be sent.
+bool VolumeImpl::reads_wait_for_peer() const {
+  return served_reads.size() >= kRemoteReadsMax &&
+         std::all_of(served_reads.begin(), served_reads.end(),
+                     [](const ServedRead& read) { return read.step == ServedRead::Step::kDone; });
+}
+
 // As drop_tasks() does, and for its reasons.
 bool VolumeImpl::drop_served_reads() {
   std::list<ServedRead> dropped;

@@ -156,6 +156,7 @@ void VolumeImpl::resume() {
 void VolumeImpl::poll(uint64_t now) {
   forgive_pause(now);
   now_us = std::max(now_us, now);
+  if (std::exchange(link.heard_now, false)) link.heard_us = now_us;
   log->set_now(now_us);
   // Metadata that failed write no log block any more: nothing else would wake who waits for one.
   if ((log_retry || meta.failed()) && !log_wait.empty() && !detaching()) retry_log();

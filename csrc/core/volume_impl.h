@@ -144,6 +144,7 @@ struct LinkState {
   bool stopping = false;  // down, but not idle yet
   uint64_t prepared_us = 0;
   uint64_t heard_us = 0;
+  bool heard_now = false;  // since the last poll: the next one knows when that is
   uint64_t sent_us = 0;
   uint64_t progress_us = 0;  // the last acknowledgement, or when nothing waited for one
   Role peer_role{};
@@ -369,6 +370,7 @@ struct VolumeImpl {
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
   bool is_heard(bool waits_here) const;
+  bool reads_wait_for_peer() const;
   Handled handle(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_write(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_barrier(const FrameHeader& header);

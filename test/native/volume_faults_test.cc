@@ -295,6 +295,32 @@ TEST_CASE("a peer that writes and reads no acknowledgement is held up, and not f
   CHECK(std::any_of(pair.b.events.begin(), pair.b.events.end(), told) == !reads);
 }
 
+// The peer says something once in a ping interval: half of one before the end of its time.
+TEST_CASE("what was heard counts from when it came, and not from the turn before") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) {
+    limits.ping_interval_us = 5'000'000;
+    limits.peer_timeout_us = 6'000'000;
+  });
+  pair.cut();
+  pair.link_stranger(pair.b);
+  Volume& volume = pair.b.volume();
+  const uint64_t begin_us = pair.now_us;
+  volume.poll(begin_us);
+  FrameHeader ping;
+  ping.type = FrameType::kPing;
+  pair.say(pair.b, ping);
+  const std::vector<uint8_t> bytes = std::exchange(pair.b.wire_in, {});
+  REQUIRE(volume.link_input(bytes) == bytes.size());
+  volume.poll(begin_us + 3'000'000);
+  volume.poll(begin_us + 6'100'000);
+  CHECK(volume.status().connection == Connection::kConnected);
+  volume.poll(begin_us + 8'900'000);
+  CHECK(volume.status().connection == Connection::kConnected);
+  volume.poll(begin_us + 9'100'000);
+  CHECK(volume.status().connection == Connection::kStandAlone);
+}
+
 // The answer to the offered generation got lost, and the peer has taken it over.
 TEST_CASE("a link with nothing to copy leaves both sides sharing their generation") {
   Pair pair(test_seed());

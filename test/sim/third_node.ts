@@ -91,6 +91,10 @@ export class ThirdNode {
       case 'failover':
         await this.#failover();
         break;
+      case 'clean-restart':
+        // Nothing is asked of a daemon meanwhile that would end without an answer.
+        await this.#operator.end(one);
+        break;
       default:
         this.#weather.happen(event);
     }
