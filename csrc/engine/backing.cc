@@ -7,6 +7,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <linux/major.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -128,6 +129,9 @@ bool Backing::measure(EngineError* error) {
       return false;
     }
     block_bytes_ = static_cast<uint32_t>(block);
+    // Of a RAM disk a flush is nothing, and io_uring would have a worker of its own do it.
+    struct stat device = {};
+    in_memory_ = fstat(fd_, &device) == 0 && major(device.st_rdev) == RAMDISK_MAJOR;
     return true;
   }
   struct stat info = {};

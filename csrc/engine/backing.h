@@ -43,8 +43,8 @@ class Backing {
   bool can_discard() const { return can_discard_; }
   bool fast_zeroes() const { return can_discard_; }
   bool locked() const { return locked_; }
-  // On a filesystem in memory (tmpfs, ramfs), which cannot be asked not to wait: the kernel hands
-  // every I/O of a ring to a worker.
+  // On a filesystem in memory (tmpfs, ramfs), which cannot be asked not to wait, so that the kernel
+  // hands every I/O of a ring to a worker; or a RAM disk, of which it does that with flushes.
   bool in_memory() const { return in_memory_; }
 
  private:

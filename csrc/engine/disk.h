@@ -24,7 +24,7 @@ class Disk {
     uint32_t block_bytes = 512;
     uint32_t memory_align = 1;  // of buffers, a power of two
     bool can_punch = false;
-    bool in_memory = false;  // of a filesystem in memory: what is small is done in place
+    bool in_memory = false;  // what is small is done in place
   };
 
   // `done` is called from within Ring::turn() and deliver(), never from submit().
