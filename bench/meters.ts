@@ -1,7 +1,7 @@
 /** What a run cost besides time: processor seconds, and bytes on the wire. Read from /proc. */
 
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { Values } from './figures.ts';
 
 const GIB = 2 ** 30;
@@ -107,13 +107,13 @@ export function waitedNs(schedstat: string): number {
 export function threadsWaitedNs(pid: number, name: RegExp): number | null {
   const folder = `/proc/${pid}/task`;
   let sum: number | null = null;
-  try {
-    for (const thread of readdirSync(folder)) {
+  for (const thread of existsSync(folder) ? readdirSync(folder) : []) {
+    try {
       if (!name.test(readFileSync(`${folder}/${thread}/comm`, 'utf8').trim())) continue;
       sum = (sum ?? 0) + waitedNs(readFileSync(`${folder}/${thread}/schedstat`, 'utf8'));
+    } catch {
+      // It ended just now.
     }
-  } catch {
-    return null;
   }
   return sum;
 }

@@ -117,6 +117,7 @@ class HostWatch {
 
   end(): void {
     clearInterval(this.timer);
+    sessionNice(0);
   }
 
   get waited(): number | null {
@@ -126,16 +127,24 @@ class HostWatch {
 
 /** Of nice values: nobody comes before it. */
 const FIRST = -19;
+const OWN_SESSION = '/proc/self/autogroup';
 
 /** Neighbours wait for the machine, and not it for them. Whoever may not ask for that takes turns with them, as `waited` will tell. */
 function putFirst(pid: number): void {
+  sessionNice(FIRST);
   try {
-    // Where sessions share the processors, the machine's takes the larger part; it ends with the benchmark.
-    if (existsSync(`/proc/${pid}/autogroup`)) writeFileSync(`/proc/${pid}/autogroup`, `${FIRST}`);
     for (const thread of readdirSync(`/proc/${pid}/task`)) setPriority(Number(thread), FIRST);
-  } catch (error) {
-    if (!['EACCES', 'EPERM', 'EAGAIN'].includes((error as NodeJS.ErrnoException).code ?? ''))
-      throw error;
+  } catch {
+    // Not allowed, or it has ended, which others will notice.
+  }
+}
+
+/** Where sessions share the processors, that of this one, to which the machine belongs. */
+function sessionNice(nice: number): void {
+  try {
+    if (existsSync(OWN_SESSION)) writeFileSync(OWN_SESSION, String(nice));
+  } catch {
+    // Not allowed.
   }
 }
 

@@ -143,7 +143,13 @@ const SUITES: Record<string, Suite> = {
     {
       name: 'test/sim/mutants',
       command: process.execPath,
-      args: [...NODE_TS, 'test/sim/mutants/main.ts', '--quick', '--seeds=60'],
+      args: [
+        ...NODE_TS,
+        'test/sim/mutants/main.ts',
+        '--quick',
+        '--seeds=60',
+        '--json=build/sim/mutants-quick.json',
+      ],
       limitMs: 10 * MINUTE_MS,
       read: readPlainCounts,
       needs: 'build/sim/test/sim/mutants/trial.ts',
@@ -170,7 +176,7 @@ const SUITES: Record<string, Suite> = {
     {
       name: 'test/vm',
       command: process.execPath,
-      args: [...NODE_TS, 'test/vm/main.ts'],
+      args: [...NODE_TS, 'test/vm/main.ts', '--timeout', '2600'],
       limitMs: 45 * MINUTE_MS,
       read: readPlainCounts,
       needs: 'test/vm/main.ts',

@@ -15,7 +15,7 @@ export interface KillTotals {
 /** A run of fio is ended before one of its writers has noted what was acknowledged: now and then, and no more. */
 const UNVERIFIED_SHARE_MAX = 0.05;
 /** So many runs of fio may be unverified in the shortest of runs. */
-const UNVERIFIED_ALLOWED = 1;
+const UNVERIFIED_ALLOWED = 2;
 /** Kills of which one at least comes in the middle of a resync: one round in seven tries to. */
 const KILLS_WITH_RESYNC = 50;
 

@@ -33,7 +33,7 @@ export interface Place {
   readonly commandsAreSlow: boolean;
   /** Blocks that one step of a scenario writes. */
   readonly blocks: number;
-  /** Makes `count` disks (at most 4). */
+  /** Makes `count` disks; over ublk there are 4 at most. */
   disks(t: ScenarioContext, directory: string, count: number, bytes: number): Promise<string[]>;
   /** The frontend of a node's config; `index` is the node's. */
   frontend(directory: string, node: string, index: number): Record<string, unknown>;

@@ -186,6 +186,9 @@ export class ThirdNode {
     const [first] = others;
     if (this.#dirtyChunks(first!) > 0) await this.#meet(first!);
     for (const node of others) this.#verify('at the end', node);
+    if (!this.#lead.primary) await this.#operator.promote(this.#lead, false);
+    if (!this.#lead.primary)
+      throw new Violation('end', `${this.#lead.name} cannot be primary: ${this.#describe()}`);
     await lastWrites(this.#sim, this.#lead);
     this.#verify('after the last writes', this.#partner);
     // Who is linked with whom then is for their policies to say.

@@ -20,20 +20,29 @@ export const MUTANTS: readonly Mutant[] = [
   ...FAILING,
 ];
 
-/** One for each check, of those that the first seeds of their theme catch: that the checks work is shown by every run of the tests. */
-export const QUICK: readonly string[] = [
-  'data-before-log',
-  'replay-skipped',
-  'suspended-requests-go-on',
-  'no-generation-apart',
-  'idle-before-writes-end',
-  'inconsistent-source',
-  'fua-not-durable',
-  'target-map-ignored',
-  'overlapping-writes-together',
-  'split-brain-as-resync',
-  'completion-lost',
-  'promote-without-force',
-  'steps-down-without-generation',
-  'window-ignored',
-];
+/**
+ * Mutants that a few seeds of their theme catch, and the check that does: every run of the tests shows that those checks work. A change of the
+ * simulator may move a mutant to another check: then the list follows.
+ */
+export const QUICK: ReadonlyMap<string, string> = new Map([
+  ['data-before-log', 'uncovered'],
+  ['replay-skipped', 'uncovered-after-crash'],
+  ['suspended-requests-go-on', 'recovery'],
+  ['no-generation-apart', 'apart'],
+  ['idle-before-writes-end', 'old-link'],
+  ['inconsistent-source', 'in-step'],
+  ['fua-not-durable', 'promise'],
+  ['target-map-ignored', 'settle'],
+  ['overlapping-writes-together', 'exception'],
+  ['steps-down-without-generation', 'overwritten'],
+  ['completion-lost', 'late'],
+  ['window-ignored', 'bounds'],
+  ['discard-leaves-its-edges', 'read'],
+  ['suspend-passes-errors-on', 'suspended'],
+  ['epoch-acked-before-writes', 'end'],
+  ['demote-without-draining', 'demotion'],
+  ['role-change-leaves-bits-in-ram', 'stop'],
+  ['attach-without-locks', 'content'],
+  ['crashed-primary-forgotten', 'last-primary'],
+  ['outdated-not-recorded', 'outdated'],
+]);
