@@ -435,6 +435,8 @@ export class SimNode {
         check(() => {
           if (what === 'promote') {
             this.promotedUs = this.#sim.time.nowUs;
+            // Whatever it was being given before, by force it is the truth.
+            daemon.copying = false;
             duties.promoted(this, force);
             model.promoted(index, force, force && wasInconsistent);
           } else if (what === 'demote') {
