@@ -72,7 +72,7 @@ export const TIMEOUTS = {
     min: 100,
     max: 10 * MINUTE_MS,
     meaning:
-      'nothing heard from the peer for so long: the link is given up, and I/O goes on without it',
+      'nothing heard from the peer for so long, or less than 4 KiB of a frame: the link is given up, and I/O goes on without it',
   }),
   connectTimeout: limit({
     unit: 'ms',
