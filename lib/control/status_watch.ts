@@ -15,12 +15,19 @@ export interface KnownStatus {
   ageMs: number;
 }
 
+/** What the worker was asked and has not answered yet. */
+interface Question {
+  atMs: number;
+  /** Somebody stopped waiting for it: by a timer, which may fire a moment before the clock says so. */
+  isLate: boolean;
+}
+
 export class StatusWatch {
   private readonly question: () => Promise<ReplicationStatus>;
   private readonly clock: Clock;
   private known: { status: ReplicationStatus; atMs: number } | null = null;
-  /** Since when the oldest question is out. */
-  private askedMs: number | null = null;
+  /** Oldest first. */
+  private readonly open = new Set<Question>();
 
   constructor(question: () => Promise<ReplicationStatus>, clock: Clock) {
     this.question = question;
@@ -29,31 +36,43 @@ export class StatusWatch {
 
   /** How long the worker has owed an answer, once that is too long; 0: it answers. */
   get stuckMs(): number {
-    const waitedMs = this.askedMs === null ? 0 : this.clock.now() - this.askedMs;
-    return waitedMs > STATUS_MS ? Math.round(waitedMs) : 0;
+    let stuckMs = 0;
+    for (const { atMs, isLate } of this.open) {
+      const waitedMs = this.clock.now() - atMs;
+      if (isLate || waitedMs > STATUS_MS) stuckMs = Math.max(stuckMs, Math.round(waitedMs));
+    }
+    return stuckMs;
   }
 
   /** Waits for the answer as long as it takes. */
-  async ask(): Promise<ReplicationStatus> {
-    this.askedMs ??= this.clock.now();
+  ask(): Promise<ReplicationStatus> {
+    return this.put({ atMs: this.clock.now(), isLate: false });
+  }
+
+  private async put(question: Question): Promise<ReplicationStatus> {
+    this.open.add(question);
     try {
       const status = await this.question();
       this.known = { status, atMs: this.clock.now() };
       return status;
     } finally {
-      this.askedMs = null;
+      this.open.delete(question);
     }
   }
 
   /** The answer, or, when it does not come in time, the one before. */
   async latest(): Promise<KnownStatus> {
     if (this.stuckMs === 0) {
-      const asked = this.ask();
+      const question = { atMs: this.clock.now(), isLate: false };
+      const asked = this.put(question);
       // It may fail after it was given up.
       asked.catch(() => undefined);
       let cancel = () => {};
       const late = new Promise<null>((resolve) => {
-        cancel = this.clock.after(STATUS_MS, () => resolve(null));
+        cancel = this.clock.after(STATUS_MS, () => {
+          question.isLate = true;
+          resolve(null);
+        });
       });
       const status = await Promise.race([asked, late]).finally(() => cancel());
       if (status !== null) return { status, ageMs: 0 };

@@ -1,0 +1,86 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { StatusWatch } from '../../../lib/control/status_watch.ts';
+import type { ReplicationStatus } from '../../../lib/replication/api.ts';
+
+/** A worker whose answers the test gives, in any order, and a clock that the timers do not follow. */
+function stage() {
+  let nowMs = 0;
+  const answers: ((status: ReplicationStatus) => void)[] = [];
+  const timers = new Set<() => void>();
+  const clock = {
+    now: () => nowMs,
+    after(_ms: number, callback: () => void) {
+      timers.add(callback);
+      return () => timers.delete(callback);
+    },
+    every: () => () => {},
+  };
+  const watch = new StatusWatch(() => new Promise((resolve) => answers.push(resolve)), clock);
+  return {
+    watch,
+    answers,
+    pass(ms: number) {
+      nowMs += ms;
+    },
+    fire() {
+      const due = [...timers];
+      timers.clear();
+      for (const callback of due) callback();
+    },
+  };
+}
+
+const first = { name: 'first' } as unknown as ReplicationStatus;
+const second = { name: 'second' } as unknown as ReplicationStatus;
+
+/** A stage on which the worker has answered once, at 0 ms. */
+async function known() {
+  const made = stage();
+  const asked = made.watch.ask();
+  made.answers.shift()!(first);
+  await asked;
+  return made;
+}
+
+test('a worker whose answer was given up counts as stuck, though the timer fired before the clock said so', async () => {
+  const { watch, pass, fire } = await known();
+  const told = watch.latest();
+  pass(999.4);
+  fire();
+  assert.equal(await told, { status: first, ageMs: 999 });
+  assert.is(watch.stuckMs, 999);
+});
+
+test('an answer to an older question does not hide one that is late', async () => {
+  const { watch, answers, pass, fire } = await known();
+  const older = watch.ask();
+  pass(500);
+  const told = watch.latest();
+  answers.shift()!(second);
+  assert.is(await older, second);
+  pass(1000);
+  fire();
+  assert.equal(await told, { status: second, ageMs: 1000 });
+  assert.is(watch.stuckMs, 1000);
+});
+
+test('a stuck worker gets no further question, and answers again once the late answer came', async () => {
+  const { watch, answers, pass, fire } = await known();
+  const told = watch.latest();
+  pass(1000);
+  fire();
+  await told;
+  pass(1500);
+  assert.equal(await watch.latest(), { status: first, ageMs: 2500 });
+  assert.is(answers.length, 1);
+  answers.shift()!(second);
+  await Promise.resolve();
+  await Promise.resolve();
+  assert.is(watch.stuckMs, 0);
+  const fresh = watch.latest();
+  answers.shift()!(first);
+  assert.equal(await fresh, { status: first, ageMs: 0 });
+});
+
+test.run();
