@@ -57,16 +57,23 @@ export function threadSleeps(status: string): number {
   return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1] ?? 0);
 }
 
-/** What a file of each thread of a process says, summed. @throws when the process has ended */
-function overThreads(pid: number, name: string, value: (text: string) => number): number {
+/** What a file of each thread of a process that has such a name says; of none, once the process has ended. */
+function ofThreads(pid: number, file: string, named = /(?:)/): string[] {
   const folder = `/proc/${pid}/task`;
-  return readdirSync(folder).reduce((sum, thread) => {
+  const texts: string[] = [];
+  for (const thread of existsSync(folder) ? readdirSync(folder) : []) {
     try {
-      return sum + value(readFileSync(`${folder}/${thread}/${name}`, 'utf8'));
+      const name = readFileSync(`${folder}/${thread}/comm`, 'utf8').trim();
+      if (named.test(name)) texts.push(readFileSync(`${folder}/${thread}/${file}`, 'utf8'));
     } catch {
-      return sum; // It ended just now, as io_uring's workers do when they are idle.
+      // It ended just now, as io_uring's workers do when they are idle.
     }
-  }, 0);
+  }
+  return texts;
+}
+
+function total(values: number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }
 
 /** @param pids the processes that serve; null: all that the machine does, as kernel threads belong to nobody */
@@ -80,11 +87,11 @@ export function read(pids: readonly number[] | null): Reading {
       switches: machineSwitches(stat),
     };
   }
-  const sum = (of: (pid: number) => number) => pids.reduce((all, pid) => all + of(pid), 0);
+  const sum = (of: (pid: number) => number) => total(pids.map(of));
   return {
     cpu_s: sum((pid) => processTicks(readFileSync(`/proc/${pid}/stat`, 'utf8'))) / ticks(),
     wire_bytes,
-    switches: sum((pid) => overThreads(pid, 'status', threadSleeps)),
+    switches: sum((pid) => total(ofThreads(pid, 'status').map(threadSleeps))),
   };
 }
 
@@ -105,17 +112,8 @@ export function waitedNs(schedstat: string): number {
 
 /** Of the threads of a process that have such a name; null: there are none, or it has ended. */
 export function threadsWaitedNs(pid: number, name: RegExp): number | null {
-  const folder = `/proc/${pid}/task`;
-  let sum: number | null = null;
-  for (const thread of existsSync(folder) ? readdirSync(folder) : []) {
-    try {
-      if (!name.test(readFileSync(`${folder}/${thread}/comm`, 'utf8').trim())) continue;
-      sum = (sum ?? 0) + waitedNs(readFileSync(`${folder}/${thread}/schedstat`, 'utf8'));
-    } catch {
-      // It ended just now.
-    }
-  }
-  return sum;
+  const waited = ofThreads(pid, 'schedstat', name).map(waitedNs);
+  return waited.length === 0 ? null : total(waited);
 }
 
 /** The share of its processors that the machine has spent since `before`. */

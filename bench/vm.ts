@@ -1,6 +1,6 @@
 /** `npm run bench:vm`: one boot of the virtual machine of the tests, in which everything is measured over ublk. */
 
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { freemem, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -99,6 +99,7 @@ async function toolsOrProblem(note: (text: string) => void): Promise<Tools> {
  */
 class HostWatch {
   private timer: NodeJS.Timeout | undefined;
+  private readonly nice = sessionNice();
   private began = 0;
   private share: number | null = null;
 
@@ -117,7 +118,7 @@ class HostWatch {
 
   end(): void {
     clearInterval(this.timer);
-    sessionNice(0);
+    setSessionNice(this.nice);
   }
 
   get waited(): number | null {
@@ -131,16 +132,22 @@ const OWN_SESSION = '/proc/self/autogroup';
 
 /** Neighbours wait for the machine, and not it for them. Whoever may not ask for that takes turns with them, as `waited` will tell. */
 function putFirst(pid: number): void {
-  sessionNice(FIRST);
+  setSessionNice(FIRST);
   try {
-    for (const thread of readdirSync(`/proc/${pid}/task`)) setPriority(Number(thread), FIRST);
+    // Just begun: what becomes its processors are threads that inherit it.
+    setPriority(pid, FIRST);
   } catch {
     // Not allowed, or it has ended, which others will notice.
   }
 }
 
 /** Where sessions share the processors, that of this one, to which the machine belongs. */
-function sessionNice(nice: number): void {
+function sessionNice(): number {
+  if (!existsSync(OWN_SESSION)) return 0;
+  return Number(/nice (-?\d+)/.exec(readFileSync(OWN_SESSION, 'utf8'))?.[1] ?? 0);
+}
+
+function setSessionNice(nice: number): void {
   try {
     if (existsSync(OWN_SESSION)) writeFileSync(OWN_SESSION, String(nice));
   } catch {

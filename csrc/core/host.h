@@ -37,6 +37,15 @@ struct Io {
   uint64_t host_state[4] = {};  // the host's own while the I/O is out
 };
 
+inline Io flush_of(IoTarget target, void* context, void (*done)(void* context, Io* io)) {
+  Io io;
+  io.target = target;
+  io.kind = IoKind::kFlush;
+  io.done = done;
+  io.context = context;
+  return io;
+}
+
 // A request of a frontend. The frontend owns it, fills the first part, hands it to Volume::submit
 // and gets it back through Host::complete, exactly once (also after errors). It may be used again
 // then.

@@ -230,17 +230,14 @@ bool VolumeImpl::tracks_anybody() const {
 void VolumeImpl::flush_before_link(std::function<void(bool)> done) {
   link.epoch_flushing = true;
   link.flushed_before_link = std::move(done);
-  link.epoch_flush_io = Io{};
-  link.epoch_flush_io.kind = IoKind::kFlush;
-  link.epoch_flush_io.context = this;
-  link.epoch_flush_io.done = [](void* context, Io* io) {
+  link.epoch_flush_io = flush_of(IoTarget::kData, this, [](void* context, Io* io) {
     auto* self = static_cast<VolumeImpl*>(context);
     self->link.epoch_flushing = false;
     const std::function<void(bool)> then = std::exchange(self->link.flushed_before_link, {});
     if (io->result != 0) self->flush_failed("flush for a new peer", io->result);
     then(io->result == 0);
     if (self->link.stopping) self->link_check_idle();
-  };
+  });
   host.submit(&link.epoch_flush_io);
 }
 
@@ -365,14 +362,14 @@ void VolumeImpl::forgive_pause(uint64_t now) {
 
 std::string VolumeImpl::silence() const {
   const std::string time = std::to_string((now_us - link.heard_us) / 1000) + " ms";
+  const auto read_nothing = [&time](size_t count, const char* waits) {
+    return "the peer has read nothing for " + time + ", and " + std::to_string(count) + " of its " +
+           waits;
+  };
   if (link.written.size() >= kWrittenMax) {
-    return "the peer has read nothing for " + time + ", and " +
-           std::to_string(link.written.size()) + " of its writes are to be acknowledged";
+    return read_nothing(link.written.size(), "writes are to be acknowledged");
   }
-  if (reads_wait_for_peer()) {
-    return "the peer has read nothing for " + time + ", and " +
-           std::to_string(served_reads.size()) + " of its reads are to be answered";
-  }
+  if (reads_wait_for_peer()) return read_nothing(served_reads.size(), "reads are to be answered");
   if (link.unread == 0) return "nothing was heard from the peer for " + time;
   return "the peer's frame does not end: " + std::to_string(link.unread) +
          " bytes of it are here, and in " + time + " came fewer than " +

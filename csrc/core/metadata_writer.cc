@@ -234,11 +234,7 @@ void MetadataWriter::flush_job() {
     return;
   }
   const auto flush = [this](Io* io, IoTarget target) {
-    *io = Io{};
-    io->target = target;
-    io->kind = IoKind::kFlush;
-    io->context = this;
-    io->done = [](void* self, Io* done) {
+    *io = flush_of(target, this, [](void* self, Io* done) {
       MetadataWriter* writer = static_cast<MetadataWriter*>(self);
       if (done->result != 0) {
         writer->job_ok_ = false;
@@ -247,7 +243,7 @@ void MetadataWriter::flush_job() {
         writer->settled(std::exchange(writer->job_settles_, 0));
       }
       if (--writer->job_flushes_ == 0) writer->job_flushed(writer->job_ok_);
-    };
+    });
     host_.submit(io);
   };
   if (data) {
@@ -324,11 +320,7 @@ void MetadataWriter::settle() {
   if (settling_ || job_flushes_ != 0 || closed_ || !log_->settle_wanted()) return;
   settling_ = true;
   settles_ = log_->settle_begins();
-  settle_io_ = Io{};
-  settle_io_.target = IoTarget::kData;
-  settle_io_.kind = IoKind::kFlush;
-  settle_io_.context = this;
-  settle_io_.done = [](void* self, Io* io) {
+  settle_io_ = flush_of(IoTarget::kData, this, [](void* self, Io* io) {
     auto* writer = static_cast<MetadataWriter*>(self);
     writer->settling_ = false;
     if (io->result != 0) {
@@ -337,7 +329,7 @@ void MetadataWriter::settle() {
       writer->settled(std::exchange(writer->settles_, 0));
     }
     if (std::exchange(writer->job_waits_, false)) writer->flush_job();
-  };
+  });
   host_.submit(&settle_io_);
 }
 

@@ -303,12 +303,9 @@ void VolumeImpl::pump_epochs() {
   if (upto == 0) return;
   link.epoch_flushing = true;
   link.epoch_flush_upto = upto;
-  link.epoch_flush_io = Io{};
-  link.epoch_flush_io.kind = IoKind::kFlush;
-  link.epoch_flush_io.context = this;
-  link.epoch_flush_io.done = [](void* self, Io*) {
+  link.epoch_flush_io = flush_of(IoTarget::kData, this, [](void* self, Io*) {
     static_cast<VolumeImpl*>(self)->epoch_flushed();
-  };
+  });
   host.submit(&link.epoch_flush_io);
 }
 

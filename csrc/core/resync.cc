@@ -380,7 +380,7 @@ void VolumeImpl::announce_generation() {
       return;
     }
     if (sb().current != offered) {
-      // One was made meanwhile, which settled what was in doubt: its offer is written down anew.
+      // One was made meanwhile, and its offer is to be written down, too.
       link.finishing = false;
       announce_generation();
       return;

@@ -1,6 +1,7 @@
 #include "core/transfer_log.h"
 
 #include <cassert>
+#include <utility>
 
 namespace tidemark {
 
@@ -47,11 +48,11 @@ TransferEntry& TransferLog::append(ByteRange range, bool resync, void* owner) {
 }
 
 TransferEntry* TransferLog::find(uint64_t sequence) {
-  return sequence - base_ < count_ ? &at(sequence) : nullptr;
+  return const_cast<TransferEntry*>(std::as_const(*this).find(sequence));
 }
 
 const TransferEntry* TransferLog::find(uint64_t sequence) const {
-  return sequence >= base_ && sequence - base_ < count_ ? &at(sequence) : nullptr;
+  return sequence - base_ < count_ ? &at(sequence) : nullptr;
 }
 
 uint32_t TransferLog::close_epoch() {

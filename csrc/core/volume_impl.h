@@ -267,6 +267,7 @@ struct VolumeImpl {
   void start_again(Write* write);
 
   // --- remote.cc ---
+  bool reads_wait_for_peer() const;
   void read_data(Io* io);   // of this disk, or of the peer's
   bool read_again(Io* io);  // it failed here; true: the peer does it
   void pump_remote_reads();
@@ -370,7 +371,6 @@ struct VolumeImpl {
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
   bool is_heard(bool waits_here) const;
-  bool reads_wait_for_peer() const;
   Handled handle(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_write(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_barrier(const FrameHeader& header);

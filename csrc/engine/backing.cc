@@ -116,6 +116,11 @@ bool Backing::open_locked(uint64_t timeout_ms, EngineError* error) {
 }
 
 bool Backing::measure(EngineError* error) {
+  struct stat info = {};
+  if (fstat(fd_, &info) != 0) {
+    fail(error, "BACKING_OPEN", errno, "fstat", "cannot read the size of '" + path_ + "'");
+    return false;
+  }
   if (block_device_) {
     int block = 0;
     if (ioctl(fd_, BLKGETSIZE64, &device_bytes_) != 0 || ioctl(fd_, BLKSSZGET, &block) != 0) {
@@ -130,14 +135,8 @@ bool Backing::measure(EngineError* error) {
     }
     block_bytes_ = static_cast<uint32_t>(block);
     // Of a RAM disk a flush is nothing, and io_uring would have a worker of its own do it.
-    struct stat device = {};
-    in_memory_ = fstat(fd_, &device) == 0 && major(device.st_rdev) == RAMDISK_MAJOR;
+    in_memory_ = major(info.st_rdev) == RAMDISK_MAJOR;
     return true;
-  }
-  struct stat info = {};
-  if (fstat(fd_, &info) != 0) {
-    fail(error, "BACKING_OPEN", errno, "fstat", "cannot read the size of '" + path_ + "'");
-    return false;
   }
   device_bytes_ = static_cast<uint64_t>(info.st_size);
   struct statfs filesystem = {};

@@ -1,6 +1,6 @@
 /** What must hold at every step, at every crash that could happen now, and of every number that is to stay within bounds. */
 import { type Lineage, SECTOR_BYTES } from './lineage.ts';
-import { SimChecks } from './machine.ts';
+import { SimChecks, type SimCounters } from './machine.ts';
 import type { SimNode } from './node.ts';
 import type { Random } from './random.ts';
 import type { Simulation } from './simulation.ts';
@@ -138,7 +138,7 @@ export class Checks {
     const bounds: Array<[string, number, number]> = [
       ['writes in the transfer log', counters.transferWrites, TRANSFER_WRITES_MAX],
       ['bytes of buffers', counters.bufferBytesOut, BUFFER_BYTES_MAX],
-      ...this.#window(node),
+      ...this.#window(counters),
     ];
     for (const [what, count, most] of bounds) {
       if (count > most)
@@ -153,10 +153,9 @@ export class Checks {
   }
 
   /** Protocol A: what a primary may lose with it is what its policy says. */
-  #window({ machine }: SimNode): Array<[string, number, number]> {
+  #window({ windowWrites, windowBytes }: SimCounters): Array<[string, number, number]> {
     const { protocol, policy } = this.#sim.plan;
     if (protocol !== 'A' || policy.window !== 'value') return [];
-    const { windowWrites, windowBytes } = machine.counters();
     return [
       ['writes that did not wait for the peer', windowWrites, policy.windowWrites],
       ['bytes that did not wait for the peer', windowBytes, policy.windowBytes],

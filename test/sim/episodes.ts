@@ -160,10 +160,9 @@ export class Episodes {
   async #steppedDown(one: SimNode, other: SimNode): Promise<void> {
     const { operator } = this.#weather;
     const { random } = this.#sim;
-    if (!one.primary && !other.primary) await operator.promote(other, false);
-    const [last, next] = one.primary ? [one, other] : [other, one];
-    const inStep = () => this.#sim.model.view(last.index).inStep;
-    if (!(await this.#until(inStep, this.#sim.step + 500))) return;
+    const pair = await this.#withPrimary(one, other, other);
+    if (pair === null) return;
+    const [last, next] = pair;
     const moves = random.oneIn(2);
     if (moves && !(await this.#stepDown(last))) return;
     this.#cut(one, other);
@@ -196,19 +195,30 @@ export class Episodes {
    */
   async #steppedApart(one: SimNode, other: SimNode): Promise<void> {
     const { operator } = this.#weather;
-    const { model, random } = this.#sim;
-    if (!one.primary && !other.primary) await operator.promote(one, false);
-    const [from, to] = one.primary ? [one, other] : [other, one];
-    const inStep = () => model.view(from.index).inStep;
-    if (!(await this.#until(inStep, this.#sim.step + 500))) return;
+    const pair = await this.#withPrimary(one, other, one);
+    if (pair === null) return;
+    const [from, to] = pair;
     const isBusy = () => from.machine.open && from.machine.counters().transferWrites > 0;
     if (!(await this.#until(isBusy, this.#sim.step + 300))) return;
     this.#sim.working = false;
     this.#cut(from, to);
     if (!(await this.#stepDown(from))) return this.#heal();
     await operator.promote(to, false);
-    if ((await this.#pause(200)) && random.oneIn(2)) await operator.demote(to, false);
+    if ((await this.#pause(200)) && this.#sim.random.oneIn(2)) await operator.demote(to, false);
     this.#heal();
+  }
+
+  /** The primary of a pair, which is made one when there is none, and its peer in step; null: it has not come to that. */
+  async #withPrimary(
+    one: SimNode,
+    other: SimNode,
+    chosen: SimNode,
+  ): Promise<[SimNode, SimNode] | null> {
+    const { model } = this.#sim;
+    if (!one.primary && !other.primary) await this.#weather.operator.promote(chosen, false);
+    const [primary, peer] = one.primary ? [one, other] : [other, one];
+    const inStep = () => model.view(primary.index).inStep;
+    return (await this.#until(inStep, this.#sim.step + 500)) ? [primary, peer] : null;
   }
 
   /** Protocol A: a primary crashes with writes on their way that have completed, and is back before anybody takes its place. */

@@ -127,7 +127,7 @@ export async function stopAndStart(sim: Simulation, isThere: () => boolean): Pro
   if (!isThere()) {
     throw new Violation(
       'end',
-      `not linked again after a clean restart: ${sim.checks.describeNodes()}`,
+      `not there again after a clean restart: ${sim.checks.describeNodes()}`,
     );
   }
   for (const node of nodes) {

@@ -69,6 +69,23 @@ async function writeSome(ledger: Ledger, device: Device): Promise<void> {
   await endLoad(await beginLoad(ledger, device));
 }
 
+/** A cluster of which all that was written is flushed, and nothing is flushed from now on unless it is asked for: a sweep would. */
+async function formFlushed(t: ScenarioContext, onIoError: 'detach' | 'suspend') {
+  const volume = { onIoError, flushInterval: '1h' };
+  const faulty = await form(t, { metadata: 'external', volume });
+  const { device, ledger, load } = await startLoad(faulty.cluster);
+  await endLoad(load);
+  await device.flush();
+  return { faulty, device, ledger };
+}
+
+/** What is written is lost, and the disk's next flush says so. */
+async function forgetWrites(disk: FaultyDisk, write: () => Promise<void>): Promise<void> {
+  await disk.fail('forgets');
+  await write();
+  await disk.fail('writes');
+}
+
 async function isDiskless({ alpha }: Cluster): Promise<VolumeJson> {
   return alpha.until('without a disk', ({ disk }) => disk === 'Diskless');
 }
@@ -229,16 +246,9 @@ export default [
   scenario(
     'ublk: a primary whose disk fails a flush of the data goes on at its peer, and what the flush was for is not lost',
     async (t) => {
-      // A sweep would flush.
-      const volume = { onIoError: 'detach', flushInterval: '1h' };
-      const faulty = await form(t, { metadata: 'external', volume });
+      const { faulty, device, ledger } = await formFlushed(t, 'detach');
       const { cluster, disks } = faulty;
-      const { device, ledger, load } = await startLoad(cluster);
-      await endLoad(load);
-      await device.flush();
-      await disks[0]!.fail('forgets');
-      await ledger.write(device, 0, 32);
-      await disks[0]!.fail('writes');
+      await forgetWrites(disks[0]!, () => ledger.write(device, 0, 32));
       // It is answered: the peer has what was lost here (R11).
       await device.flush();
       const { disk_reason, suspended, role } = await isDiskless(cluster);
@@ -255,13 +265,9 @@ export default [
   scenario(
     'ublk: with suspend, a write that fails is tried again at each resume; a flush that failed is not, and costs the disk',
     async (t) => {
-      const volume = { onIoError: 'suspend', flushInterval: '1h' };
-      const faulty = await form(t, { metadata: 'external', volume });
+      const { faulty, device, ledger } = await formFlushed(t, 'suspend');
       const { cluster, disks } = faulty;
       const { alpha } = cluster;
-      const { device, ledger, load } = await startLoad(cluster);
-      await endLoad(load);
-      await device.flush();
 
       await disks[0]!.fail('writes');
       let ended = false;
@@ -280,9 +286,7 @@ export default [
       await device.flush();
       await ledger.verify(device, 'the device when its disk is well');
 
-      await disks[0]!.fail('forgets');
-      await ledger.write(device, 40, 32);
-      await disks[0]!.fail('writes');
+      await forgetWrites(disks[0]!, () => ledger.write(device, 40, 32));
       const flushed = device.flush().then(
         () => 'answered',
         () => 'failed',
