@@ -10,8 +10,9 @@
 //   fuzz    test/fuzz/main.ts, each fuzz target for a few seconds from its corpus
 //   e2e     test/e2e/**/*.test.ts, each file a process with its own time limit
 //   vm      test/vm/main.ts, which boots a virtual machine and prints 'N passed, N failed'
+//   stuck   test/long/stuck.ts, threads that are blocked for 30 s: only when it is named
 //
-// Without a suite, all of them. --match runs only the unit and e2e files whose path contains the text.
+// Without a suite, all others. --match runs only the unit and e2e files whose path contains the text.
 // With --sanitizer: native, unit, e2e and some seeds of the simulator, each with the build under that
 // sanitizer; what it reports about any process of ours is a failure (tools/sanitizer.ts).
 // scripts/sanitize.sh makes that build.
@@ -182,7 +183,18 @@ const SUITES: Record<string, Suite> = {
       needs: 'test/vm/main.ts',
     },
   ],
+  stuck: async () => [
+    {
+      name: 'test/long/stuck.ts',
+      command: process.execPath,
+      args: [...NODE_TS, 'test/long/stuck.ts'],
+      limitMs: 40 * MINUTE_MS,
+      read: readUvuCounts,
+    },
+  ],
 };
+
+const LONG_SUITES = ['stuck'];
 
 /** Only with --sanitizer. */
 const SANITIZED_SUITES: Record<string, Suite> = {
@@ -245,6 +257,8 @@ async function runProgram(
     else if (counts === null) fail(`exit status ${code} without a summary of its tests`);
     else if (code !== 0 && counts.failed === 0) fail(`exit status ${code}, but no failed test`);
     else if (counts.passed + counts.failed === 0) fail('ran no test');
+    // Under a sanitizer some cannot be run, and are named (tools/sanitizer.ts).
+    else if (counts.skipped > 0 && sanitizer === null) fail(`skipped ${counts.skipped} tests`);
     if (leftBehind.length > 0) fail(`left processes behind, now killed: ${leftBehind.join(', ')}`);
     for (const report of reportsIn(reports)) {
       fail(`the sanitizer reports:\n${report.slice(0, REPORT_CHARS_MAX)}`);
@@ -330,7 +344,8 @@ const known: readonly string[] = sanitizer?.suites ?? Object.keys(SUITES);
 for (const name of positionals) if (!known.includes(name)) refuse('suite', name, known);
 
 const results: SuiteResult[] = [];
-for (const name of positionals.length > 0 ? positionals : known) {
+const usual = known.filter((name) => !LONG_SUITES.includes(name));
+for (const name of positionals.length > 0 ? positionals : usual) {
   results.push(await runSuite(name, values.match, sanitizer));
 }
 printSummary(results);

@@ -36,17 +36,20 @@ function corpusFile(target: string): string {
   return join(CORPUS, `${target}.txt`);
 }
 
-/** Writes the inputs of a target's corpus into a folder, as libFuzzer wants them. */
-export function unpackCorpus(target: string, folder: string): void {
+/** Writes the inputs of a target's corpus into a folder, as libFuzzer wants them. Returns how many there are. */
+export function unpackCorpus(target: string, folder: string): number {
   mkdirSync(folder, { recursive: true });
   const file = corpusFile(target);
-  if (!existsSync(file)) return;
+  let inputs = 0;
+  if (!existsSync(file)) return inputs;
   for (const [index, line] of readFileSync(file, 'utf8').split('\n').entries()) {
     const hex = line.replace(/#.*/, '').trim();
     if (hex === '') continue;
     if (!/^([0-9a-f]{2})+$/.test(hex)) throw new Error(`${file}:${index + 1}: not hexadecimal`);
     writeFileSync(join(folder, `line-${index + 1}`), Buffer.from(hex, 'hex'));
+    inputs += 1;
   }
+  return inputs;
 }
 
 function renew(target: string): void {

@@ -2,15 +2,19 @@
 //
 //   node --import tsx test/fuzz/main.ts [--seconds 60] [--seed 1] [target...]
 //
+// Without a seed and targets, the property tests of test/unit follow, each property for so long, with inputs never drawn before: the unit
+// tests draw the same ones every time.
+//
 // A target that fails writes the input to build/fuzz/findings/<target>-..., and how to repeat it is
 // printed; that input belongs into test/fuzz/corpus/<target>.txt once it is mended. What a run learns is
 // kept in build/fuzz/learned/<target>, and the next one goes on from there, unless a seed is given: then a
 // run begins from the corpus alone. A target is one test. The last line is 'N passed, N failed'.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { type Counts, readUvuCounts } from '../tools/counts.ts';
 import { BUILD, fuzzTargets, unpackCorpus } from './corpus.ts';
 
 const SECONDS_DEFAULT = 60;
@@ -22,23 +26,25 @@ const MEMORY_MB_MAX = 2048;
 /** What the sanitizer keeps of freed memory: more of it finds older mistakes, and costs fresh pages. */
 const QUARANTINE_MB = 32;
 
+const UNITS = 'test/unit';
+/** Property tests draw from so many seeds. */
+const SEED_MAX = 2 ** 31;
+
 interface Result {
   status: number | null;
   output: string;
 }
 
-function run(program: string, args: string[]): Promise<Result> {
+function run(program: string, args: string[], more: NodeJS.ProcessEnv): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const env = {
-      ...process.env,
-      ASAN_OPTIONS: `quarantine_size_mb=${QUARANTINE_MB}:allocator_may_return_null=1`,
-      UBSAN_OPTIONS: 'print_stacktrace=1',
-    };
-    const child = spawn(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const env = { ...process.env, ...more };
+    const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      output = (output + text).slice(-64 * 1024);
-    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        output = (output + text).slice(-64 * 1024);
+      });
+    }
     child.on('error', reject);
     child.on('close', (status) => resolve({ status, output }));
   });
@@ -59,10 +65,13 @@ async function fuzz(target: string, seconds: number, seed: number | null): Promi
   const findings = join(BUILD, 'findings');
   const corpus = join(BUILD, 'corpus', target);
   rmSync(corpus, { recursive: true, force: true });
-  unpackCorpus(target, corpus);
+  if (unpackCorpus(target, corpus) === 0) {
+    process.stdout.write(`${target}: it has no corpus\n`);
+    return false;
+  }
   if (seed !== null) rmSync(learned, { recursive: true, force: true });
   for (const folder of [learned, findings]) mkdirSync(folder, { recursive: true });
-  const { status, output } = await run(program, [
+  const args = [
     `-max_total_time=${seconds}`,
     ...(seed === null ? [] : [`-seed=${seed}`]),
     `-max_len=${INPUT_BYTES_MAX}`,
@@ -73,7 +82,11 @@ async function fuzz(target: string, seconds: number, seed: number | null): Promi
     '-print_final_stats=1',
     learned,
     corpus,
-  ]);
+  ];
+  const { status, output } = await run(program, args, {
+    ASAN_OPTIONS: `quarantine_size_mb=${QUARANTINE_MB}:allocator_may_return_null=1`,
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  });
   const runs = numberOf(output, /number_of_executed_units: (\d+)/g);
   const edges = numberOf(output, / cov: (\d+)/g);
   const peak = numberOf(output, /peak_rss_mb: +(\d+)/g);
@@ -85,6 +98,21 @@ async function fuzz(target: string, seconds: number, seed: number | null): Promi
   process.stdout.write(`${output.slice(-8000)}\n${target} ended with status ${status}\n`);
   if (input !== undefined) process.stdout.write(`repeat it with: ${program} ${input}\n`);
   return false;
+}
+
+/** The property tests in a file: how many passed and failed. */
+async function properties(file: string, seconds: number): Promise<Counts> {
+  const seed = String(Math.floor(Math.random() * SEED_MAX));
+  const { status, output } = await run(process.execPath, ['--import', 'tsx', file], {
+    TIDEMARK_SECONDS: String(seconds),
+    TIDEMARK_SEED: seed,
+  });
+  const counts = readUvuCounts(output) ?? { passed: 0, failed: 1, skipped: 0 };
+  if (status !== 0 && counts.failed === 0) counts.failed = 1;
+  const told = `${counts.passed} properties, seed ${seed}`;
+  process.stdout.write(`${file} ${counts.failed === 0 ? 'ok' : 'FAILED'} (${told})\n`);
+  if (counts.failed > 0) process.stdout.write(`${output}\n`);
+  return counts;
 }
 
 process.chdir(fileURLToPath(new URL('../..', import.meta.url)));
@@ -112,6 +140,14 @@ let failed = 0;
 for (const target of positionals.length > 0 ? positionals : known) {
   if (await fuzz(target, seconds, seed)) passed += 1;
   else failed += 1;
+}
+if (positionals.length === 0 && seed === null) {
+  const files = readdirSync(UNITS, { recursive: true, encoding: 'utf8' });
+  for (const file of files.filter((name) => basename(name) === 'properties.test.ts').sort()) {
+    const counts = await properties(join(UNITS, file), seconds);
+    passed += counts.passed;
+    failed += counts.failed;
+  }
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -21,6 +21,8 @@ const JOBS_MAX = 2;
 /** Trace lines that are printed with a failure; all that were kept are in a file. */
 const LINES_SHOWN = 40;
 const PROGRESS_MS = 2000;
+/** A seed takes a second at most, of a processor that may be shared; one that takes so long goes round in circles. */
+const STUCK_MS = 300_000;
 
 interface Options {
   seed?: number;
@@ -44,7 +46,7 @@ function integer(min: number, max: number) {
 
 function parse(argv: string[]): Options {
   const program = new Command('sim')
-    .description('Runs two nodes under simulated disks, network and clock, from a seed.')
+    .description('Runs two nodes, or three, under simulated disks, network and clock, from a seed.')
     .option('--seed <n>', `run this seed, 0 to ${SEED_MAX}`, integer(0, SEED_MAX))
     .option('--seeds <n>', 'run so many seeds', integer(1, SEEDS_MAX))
     .option('--start <s>', 'the first of them', integer(0, SEED_MAX), 1)
@@ -164,21 +166,35 @@ async function runMany(options: Options, tally: Tally): Promise<void> {
         stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
       });
       let seed: number | null = null;
+      let isReady = false;
       let errors = '';
+      const stuck = setTimeout(() => {
+        errors += `no end within ${STUCK_MS / 1000} s`;
+        child.kill('SIGKILL');
+      }, STUCK_MS);
       child.stderr!.on('data', (text: Buffer) => {
         errors = (errors + text.toString()).slice(-4000);
       });
       const give = () => {
+        stuck.refresh();
         seed = stops() ? null : next++;
         if (seed === null) child.disconnect();
         else child.send(seed);
       };
       child.on('message', (message: SeedResult | 'ready') => {
-        if (message !== 'ready') tally.add(message);
+        if (message === 'ready') isReady = true;
+        else tally.add(message);
         give();
       });
       child.on('exit', (code, signal) => {
-        if (seed !== null) tally.add(died(seed, `${signal ?? `exit status ${code}`}: ${errors}`));
+        clearTimeout(stuck);
+        const how = `${signal ?? `exit status ${code}`}: ${errors}`;
+        if (!isReady) {
+          // Another one would not begin either.
+          tally.add(died(next, how));
+          next = end;
+        }
+        if (seed !== null) tally.add(died(seed, how));
         resolve();
       });
     });

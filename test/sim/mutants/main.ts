@@ -15,7 +15,7 @@ import { MUTANTS, QUICK } from './list.ts';
 import type { Mutant } from './mutant.ts';
 
 /** Seeds that a mutant gets. */
-const SEEDS = 2000;
+const SEEDS = 4000;
 /** A seed takes a second at most, of a processor that may be shared; one that takes so long goes round in circles. */
 const STUCK_MS = 300_000;
 const PROCESSES_MAX = 2;
