@@ -5,5 +5,5 @@ import { PATIENCE } from '../tools/patience.ts';
 
 runAsTests(
   'stuck JavaScript',
-  stuckScenarios(nbdPlace, { blockMs: 4_000 * PATIENCE, long: false }),
+  stuckScenarios(nbdPlace, { blockMs: 11_000 * PATIENCE, long: false }),
 );

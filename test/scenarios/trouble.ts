@@ -1,6 +1,8 @@
 // Trouble inside a daemon's threads: blocked, ended, thrown out, out of memory. test/tools/trouble.mjs makes it, in there.
+import { strict as assert } from 'node:assert';
 import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { type ScenarioContext, waitFor } from '../vm/guest/support.ts';
 import { Cluster, type ClusterOptions } from './cluster.ts';
@@ -34,6 +36,7 @@ function folderOf(cluster: Cluster, node: ClusterNode): string {
 /** What a thread was told to suffer. */
 export class Trouble {
   private readonly path: string;
+  private readonly begunMs = performance.now();
 
   private constructor(path: string) {
     this.path = path;
@@ -45,21 +48,26 @@ export class Trouble {
     cluster: Cluster,
     node: ClusterNode,
     thread: Thread,
-    what: 'exit' | 'throw' | 'leak' | { blockMs: number },
+    what: 'exit' | 'throw' | 'leak' | 'block',
   ): Promise<Trouble> {
     const path = join(folderOf(cluster, node), thread);
-    for (const suffix of ['.begun', '.over']) rmSync(`${path}${suffix}`, { force: true });
-    writeFileSync(`${path}.new`, typeof what === 'string' ? what : `block ${what.blockMs}`);
+    for (const suffix of ['.begun', '.release', '.over'])
+      rmSync(`${path}${suffix}`, { force: true });
+    writeFileSync(`${path}.new`, what);
     renameSync(`${path}.new`, path);
     await waitFor(t, `trouble in ${node.name}'s ${thread}`, () => existsSync(`${path}.begun`));
     return new Trouble(path);
   }
 
-  get isOver(): boolean {
+  private get isOver(): boolean {
     return existsSync(`${this.path}.over`);
   }
 
-  async over(t: ScenarioContext, timeoutMs: number): Promise<void> {
-    await waitFor(t, 'the end of the trouble', () => this.isOver, { timeoutMs });
+  /** Ends a block, when it has lasted for at least so long. What was seen before was seen while it lasted. */
+  async release(t: ScenarioContext, blockMs: number): Promise<void> {
+    await delay(this.begunMs + blockMs - performance.now());
+    assert.equal(this.isOver, false, 'it was over before it was released');
+    writeFileSync(`${this.path}.release`, '');
+    await waitFor(t, 'the end of the trouble', () => this.isOver);
   }
 }

@@ -1,10 +1,14 @@
 // Preloaded into every thread of a daemon under test (NODE_OPTIONS=--import): does what a file named after the thread says,
-// once, and tells by two more files when it begins and when it is over. See test/scenarios/trouble.ts.
+// once, and tells by two more files when it begins and when it is over. A block lasts until a third file releases it.
+// See test/scenarios/trouble.ts.
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMainThread, workerData } from 'node:worker_threads';
 
 const POLL_MS = 50;
+/** If nobody ever releases it. */
+const BLOCK_MS_MAX = 10 * 60_000;
+const RELEASE_POLL_MS = 20;
 
 const folder = process.env.TIDEMARK_TROUBLE;
 const worker = workerData?.path === undefined ? 'replication' : 'policy';
@@ -15,13 +19,18 @@ function busyMs(ms) {
   while (performance.now() < end);
 }
 
+function block() {
+  const end = performance.now() + BLOCK_MS_MAX;
+  while (!existsSync(`${order}.release`) && performance.now() < end) busyMs(RELEASE_POLL_MS);
+}
+
 function leak() {
   const kept = [];
   for (;;) kept.push(Array.from({ length: 1000 }, (_, i) => `${kept.length} ${i}`));
 }
 
 const ACTIONS = {
-  block: (ms) => busyMs(Number(ms)),
+  block,
   exit: () => process.exit(7),
   throw: () => {
     throw new Error('thrown by a test');
@@ -34,8 +43,7 @@ function poll() {
   const text = readFileSync(order, 'utf8');
   rmSync(order);
   writeFileSync(`${order}.begun`, '');
-  const [what, argument] = text.split(' ');
-  ACTIONS[what](argument);
+  ACTIONS[text]();
   writeFileSync(`${order}.over`, '');
 }
 
