@@ -25,8 +25,10 @@ const FIO_EXTENTS = VOLUME_EXTENTS / 2;
 const FIO_BYTES = FIO_EXTENTS * MIB;
 /** More than it keeps under way: it has learned of the first ones. */
 const FIO_BEGUN_WRITES = 64;
-/** More than what the two writers may begin between a look at the marks and the kill. */
-const UNSEEN_CHUNKS = 4096;
+/** Of fio's longest writes. */
+const WRITE_CHUNKS_MAX = 8;
+/** More than what the writers have under way at once, and what of a resync a lost link sends again. */
+const UNDER_WAY_CHUNKS = 4096;
 /** While a resync is to be killed, each byte takes so long, that it lasts. */
 const RESYNC_DELAY_MS = 5;
 
@@ -203,7 +205,6 @@ export class Kills {
         await primary.unlinked();
         await this.load!.more(this.place.blocks);
         if (plan.moment === 'resync') await this.reachResync(plan);
-        before.marks = (await primary.status()).peers[0]!.dirty_chunks + UNSEEN_CHUNKS;
         await this.kill(victims);
         link.setDelay(0);
         link.join();
@@ -222,6 +223,15 @@ export class Kills {
         await delay(plan.at * 20);
         await this.kill(victims);
     }
+    // Only now: how much was written up to the kill, nobody knows before.
+    for (const node of this.cluster.nodes) before.marks += await this.marksOf(node);
+  }
+
+  /** Chunks that are marked at a node, or on the disk of one that was killed. */
+  private async marksOf(node: ClusterNode): Promise<number> {
+    if (node.daemon !== null) return (await node.status()).peers[0]!.dirty_chunks;
+    const { metadata } = (await node.dump()) as unknown as Dump;
+    return metadata.dirty_maps.reduce((sum, { dirty_chunks }) => sum + dirty_chunks, 0);
   }
 
   /** Kills them on their way to a clean end; who was faster has ended cleanly. */
@@ -386,7 +396,8 @@ export class Kills {
         resynced: link.resync_sent_bytes,
       });
     }
-    return { counted, marks: UNSEEN_CHUNKS };
+    const pending = primary.peers[0]!.in_flight_writes;
+    return { counted, marks: UNDER_WAY_CHUNKS + pending * WRITE_CHUNKS_MAX };
   }
 
   private async finish(before: Before): Promise<void> {
@@ -431,7 +442,7 @@ interface Counted {
 interface Before {
   /** By process id: those who were not killed go on counting. */
   counted: Map<number, Counted>;
-  /** Chunks that may be marked already, or are written before the kill. */
+  /** Chunks that may be marked beyond what is counted as written. */
   marks: number;
 }
 
