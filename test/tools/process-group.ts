@@ -5,8 +5,11 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** How long members of the group may outlive its leader before they count as left behind. */
-const LINGER_MS_MAX = 2_000;
+/** So often is looked, with pauses, before members that outlive their leader count as left behind. */
+const LOOKS_MAX = 100;
+const LOOK_PAUSE_MS = 20;
+/** How long the end of the output is waited for when the group is gone. */
+const OUTPUT_MS_MAX = 2_000;
 /** How much output is kept for its reader; summaries are at the end. */
 const OUTPUT_CHARS_MAX = 4 * 1024 * 1024;
 
@@ -69,13 +72,12 @@ function groupMembers(leader: number): string[] {
   return members;
 }
 
-/** Waits until the group is empty; returns who is still there after LINGER_MS_MAX. */
+/** Waits until the group is empty; returns who is still there at the last look. Looks, as in a pause of the machine they had no time to end. */
 async function lingerers(leader: number): Promise<string[]> {
-  const deadline = performance.now() + LINGER_MS_MAX;
-  for (;;) {
+  for (let looks = 1; ; looks += 1) {
     const members = groupMembers(leader);
-    if (members.length === 0 || performance.now() > deadline) return members;
-    await delay(20);
+    if (members.length === 0 || looks === LOOKS_MAX) return members;
+    await delay(LOOK_PAUSE_MS);
   }
 }
 
@@ -129,7 +131,7 @@ export async function runInGroup(
       await lingerers(leader);
     }
     // Only now: whoever was left behind held the pipes open.
-    await Promise.race([closed, delay(LINGER_MS_MAX, undefined, { ref: false })]);
+    await Promise.race([closed, delay(OUTPUT_MS_MAX, undefined, { ref: false })]);
     return { output, code, signal, timedOut, leftBehind };
   } finally {
     clearTimeout(limit);
