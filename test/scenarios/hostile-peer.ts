@@ -9,7 +9,7 @@ import { Crowd, filesOf } from '../tools/crowd.ts';
 import { encodeFrame, FRAME_TYPES, writtenRanges } from '../tools/frames.ts';
 import { dial, Liar, type LiarOptions } from '../tools/liar.ts';
 import { memoryOf } from '../tools/memory.ts';
-import { SHADOWS } from '../tools/patience.ts';
+import { PATIENCE, SHADOWS } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { assertBetween } from './checks.ts';
 import { Cluster, SECOND_VOLUME } from './cluster.ts';
@@ -264,7 +264,7 @@ export function hostilePeerScenarios(place: Place): Scenario[] {
           third: true,
           second: true,
           volume: { secret: SECRET },
-          timeouts: { ping: 100, peerTimeout: 800 },
+          timeouts: { ping: 100, peerTimeout: 3_000 * PATIENCE },
         });
         const { alpha, beta } = cluster;
         await alpha.up('--primary', '--force');

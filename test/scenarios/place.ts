@@ -48,7 +48,8 @@ export const nbdPlace: Place = {
   scenarioMs: 45_000 * PATIENCE,
   timeouts: {
     ping: 200,
-    peerTimeout: 2_000 * PATIENCE,
+    // A pause of one process does not cost the link. What ends a link here closes its sockets, which is noticed at once.
+    peerTimeout: 12_000 * PATIENCE,
     connectTimeout: 1_000 * PATIENCE,
     retryMin: 20,
     retryMax: 200,
