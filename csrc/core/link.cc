@@ -362,14 +362,10 @@ void VolumeImpl::forgive_pause(uint64_t now) {
 
 std::string VolumeImpl::silence() const {
   const std::string time = std::to_string((now_us - link.heard_us) / 1000) + " ms";
-  const auto read_nothing = [&time](size_t count, const char* waits) {
-    return "the peer has read nothing for " + time + ", and " + std::to_string(count) + " of its " +
-           waits;
-  };
   if (link.written.size() >= kWrittenMax) {
-    return read_nothing(link.written.size(), "writes are to be acknowledged");
+    return "the peer has read nothing for " + time + ", and " +
+           std::to_string(link.written.size()) + " of its writes are to be acknowledged";
   }
-  if (reads_wait_for_peer()) return read_nothing(served_reads.size(), "reads are to be answered");
   if (link.unread == 0) return "nothing was heard from the peer for " + time;
   return "the peer's frame does not end: " + std::to_string(link.unread) +
          " bytes of it are here, and in " + time + " came fewer than " +
@@ -379,6 +375,10 @@ std::string VolumeImpl::silence() const {
 void VolumeImpl::poll_link() {
   if (now_us - link.heard_us > limits.peer_timeout_us) {
     link_stop(silence());
+    return;
+  }
+  if (transfer.open_epoch() > limits.epochs_max) {
+    link_stop("the numbers of its epochs are used up: another link follows");
     return;
   }
   // Requests that wait for room wait for the peer, too.

@@ -59,7 +59,7 @@ bool VolumeImpl::is_heard(bool waits_here) const {
   if (!waits_here) return link.unread >= link.heard + kHeardBytes;
   // What waits here keeps the peer's pings from being heard once the ring is full: that is this
   // node's silence, not the peer's, unless it is for the peer to read.
-  return link.unread != 0 && link.written.size() < kWrittenMax && !reads_wait_for_peer();
+  return link.unread != 0 && link.written.size() < kWrittenMax;
 }
 
 VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,

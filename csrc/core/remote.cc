@@ -122,7 +122,16 @@ VolumeImpl::Handled VolumeImpl::receive_read(const FrameHeader& header) {
     fail_frame(header, "it belongs to no primary without a disk, or reaches past the volume's end");
     return Handled::kFailed;
   }
-  if (served_reads.size() >= kRemoteReadsMax) return Handled::kLater;
+  // One that is answered here is no longer waited for there: never so many, and so long.
+  uint64_t served_bytes = header.length;
+  for (const ServedRead& read : served_reads) served_bytes += read.header.length;
+  if (served_reads.size() >= kRemoteReadsMax || served_bytes > kRemoteReadBytesMax) {
+    fail_frame(header, std::to_string(served_reads.size()) +
+                           " reads before it are not answered yet; at most " +
+                           std::to_string(kRemoteReadsMax) + " of " +
+                           std::to_string(kRemoteReadBytesMax) + " bytes may wait");
+    return Handled::kFailed;
+  }
   const ByteRange aligned = align_out({header.offset, header.length});
   uint8_t* buffer = host.buffer_get(aligned.length);
   if (buffer == nullptr) return Handled::kLater;
@@ -196,13 +205,6 @@ void VolumeImpl::pump_served_reads() {
     host.buffer_put(read->buffer, read->aligned.length);
     read = served_reads.erase(read);
   }
-}
-
-// All that may be under way have been done, and none can be sent.
-bool VolumeImpl::reads_wait_for_peer() const {
-  return served_reads.size() >= kRemoteReadsMax &&
-         std::all_of(served_reads.begin(), served_reads.end(),
-                     [](const ServedRead& read) { return read.step == ServedRead::Step::kDone; });
 }
 
 // As drop_tasks() does, and for its reasons.

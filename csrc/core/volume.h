@@ -44,6 +44,9 @@ struct Limits {
   uint64_t peer_timeout_us = 6'000'000;    // nothing heard for so long: the link is gone
   uint64_t ping_interval_us = 1'000'000;
   uint64_t epoch_interval_us = 20'000;  // longest time an epoch stays open
+  // A link that has closed so many ends, and another one follows: far from where numbers begin
+  // anew, which nothing that waits for an epoch could tell from "none".
+  uint32_t epochs_max = 0xf0000000;
   uint32_t resync_requests = 512;  // runs of dirty chunks that are read, sent or not yet durable
 };
 

@@ -267,7 +267,6 @@ struct VolumeImpl {
   void start_again(Write* write);
 
   // --- remote.cc ---
-  bool reads_wait_for_peer() const;
   void read_data(Io* io);   // of this disk, or of the peer's
   bool read_again(Io* io);  // it failed here; true: the peer does it
   void pump_remote_reads();

@@ -41,11 +41,6 @@ struct FaultPair : Pair {
     REQUIRE(disk(a) == DiskState::kDiskless);
   }
   uint8_t byte_at(Node& node, uint64_t offset) { return node.data()[offset]; }
-  bool told(Node& node, EventKind kind, const std::string& text) {
-    return std::any_of(node.events.begin(), node.events.end(), [&](const Event& event) {
-      return event.kind == kind && event.text.find(text) != std::string::npos;
-    });
-  }
 };
 
 }  // namespace tidemark::test

@@ -80,6 +80,11 @@ struct Pair : World {
     params.protocol = protocol;
     return params;
   }
+  bool told(Node& node, EventKind kind, const std::string& text) {
+    return std::any_of(node.events.begin(), node.events.end(), [&](const Event& event) {
+      return event.kind == kind && event.text.find(text) != std::string::npos;
+    });
+  }
   // A link with a third node, which is whoever writes into `wire_in`.
   void link_stranger(Node& node) {
     REQUIRE(run([&] { return node.volume().handshake_state(stranger).idle; }));
