@@ -87,8 +87,11 @@ bool VolumeImpl::gate_open() {
   if (link.state == Connection::kPrepared) return false;
   ensure_apart_generation();
   // Until the peer has taken over what was offered, a third node that comes back to it would find
-  // nothing newer than its own.
-  const bool offered = link.state == Connection::kConnected && link.finishing;
+  // nothing newer than its own. At the end of a resync it may count already, under the generation
+  // that was offered before this one.
+  const bool counts = link.state == Connection::kConnected ||
+                      (link.announced != kGenerationNone && link.announced != sb().current);
+  const bool offered = link_active() && link.finishing && counts;
   return gate_commits == 0 && !offered;
 }
 

@@ -611,4 +611,52 @@ TEST_CASE(
   CHECK(pair.state(pair.a).current != pair.state(pair.b).current);
 }
 
+// The target of a resync takes over what was offered at its end, and counts from then on; the first
+// write of a new primary made another generation meanwhile. Were that write acknowledged before
+// the target has its generation, too, a third node with the one before would overwrite it.
+TEST_CASE(
+    "a write under a generation that was made while the end of a resync was offered waits for the "
+    "target to have it") {
+  Pair pair(test_seed());
+  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
+  pair.cut();
+  pair.a.crash(true);
+  pair.a.attach();
+  REQUIRE(pair.connect(&pair.a, false));
+  int error = 1;
+  REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
+  REQUIRE(error == 0);
+  const uint64_t shared = pair.state(pair.a).current;
+  // The offer has come, and is being written down there.
+  bool offered = false;
+  pair.b.holds = [&offered](const Io& io) {
+    offered = offered || is_meta_write(io);
+    return is_meta_write(io);
+  };
+  REQUIRE(pair.run([&] { return offered; }));
+  REQUIRE(pair.a.volume().status().connection == Connection::kSyncSource);
+  Request* first = pair.write(pair.a, 0, 4096, 2);
+  pair.run_for(100'000);
+  CHECK(pair.state(pair.a).current != shared);
+  CHECK(first->result > 0);
+  pair.b.holds = nullptr;
+  REQUIRE(pair.wait(first));
+  CHECK(pair.state(pair.a).current == pair.state(pair.b).current);
+  CHECK(pair.state(pair.a).current != shared);
+}
+
+TEST_CASE("a link that has used up its epochs ends, and the next one goes on") {
+  Pair pair(test_seed());
+  pair.limit([](Limits& limits) { limits.epochs_max = 8; });
+  for (uint64_t i = 0; i < 12; ++i) {
+    pair.write(pair.a, i * 4096, 4096, 3);
+    REQUIRE(pair.wait(pair.flush(pair.a)));
+  }
+  REQUIRE(pair.run([&] { return !pair.connected(); }));
+  CHECK(pair.told(pair.a, EventKind::kLinkDown, "epochs are used up"));
+  REQUIRE(pair.connect(&pair.a, false));
+  REQUIRE(pair.run([&] { return pair.connected(); }));
+  CHECK(pair.identical());
+}
+
 }  // namespace tidemark::test
