@@ -119,6 +119,7 @@ interface NativeMachine {
   crash(kind: 'process' | 'power'): SimRequest[];
   takeUnfinished(): SimRequest[];
   rot(what: 'map' | 'log' | 'superblock'): string;
+  claimNewer(newer: boolean): void;
   replaceDisk(): void;
   readStamps(offset: number, length: number, durable: boolean): Float64Array;
   counters(): SimCounters;
@@ -293,6 +294,11 @@ export class SimMachine {
   /** Damages one durable block of the metadata; of the log never the newest, whose loss looks like a torn tail. Text for the trace. */
   rot(what: 'map' | 'log' | 'superblock'): string {
     return this.#native.rot(what);
+  }
+
+  /** The metadata as a newer program would have left them, all else being in order; or as they were. While no daemon runs. */
+  claimNewer(newer: boolean): void {
+    this.#native.claimNewer(newer);
   }
 
   /** Empty disks with new metadata and a new identity; not while open. */

@@ -40,6 +40,22 @@ export async function peace(sim: Simulation, operator: Operator): Promise<void> 
   verify(sim, 'after the last writes');
   await restart(sim);
   verify(sim, 'after a clean restart');
+  if (plan.theme === 'rot') await refuseNewer(sim, sim.random.pick(nodes));
+}
+
+/** What a newer program has written is refused, and left as it was. */
+async function refuseNewer(sim: Simulation, node: SimNode): Promise<void> {
+  await stop(node);
+  node.machine.claimNewer(true);
+  node.start();
+  await sim.until(() => node.state !== 'starting');
+  if (node.state !== 'failed' || !/newer/.test(node.failure)) {
+    const what = node.failure === '' ? node.state : node.failure;
+    throw new Violation('version', `${node.name} on metadata of a newer version: ${what}`);
+  }
+  node.machine.claimNewer(false);
+  node.start();
+  await comeBack(sim, linked(sim));
 }
 
 async function quiet(sim: Simulation): Promise<void> {
@@ -103,33 +119,38 @@ async function arrived(sim: Simulation): Promise<void> {
 
 /** Both stop and start again: the log is empty, and there is nothing to be copied. */
 async function restart(sim: Simulation): Promise<void> {
-  const { nodes } = sim;
-  const isLinked = () => nodes.every((node) => node.running && sim.model.view(node.index).inStep);
-  await stopAndStart(sim, isLinked);
-  for (const node of nodes) {
+  await stopAndStart(sim, linked(sim));
+  for (const node of sim.nodes) {
     const { side } = node.linkParams!;
     if (side !== 'none')
       throw new Violation('stop', `after a clean stop of both ${node.name} begins as ${side}`);
   }
 }
 
+function linked({ nodes, model }: Simulation): () => boolean {
+  return () => nodes.every((node) => node.running && model.view(node.index).inStep);
+}
+
+async function stop(node: SimNode): Promise<void> {
+  if (await node.stop()) return;
+  throw new Violation('stop', `${node.name} does not stop cleanly in peace`);
+}
+
+async function comeBack(sim: Simulation, isThere: () => boolean): Promise<void> {
+  const end = sim.step + QUIET_STEPS_MAX;
+  await sim.until(() => isThere() || sim.step > end);
+  if (isThere()) return;
+  const nodes = sim.checks.describeNodes();
+  throw new Violation('end', `not there again after a clean restart: ${nodes}`);
+}
+
 /** All stop, cleanly, and start again, until `isThere`: nobody finds anything in its log. */
 export async function stopAndStart(sim: Simulation, isThere: () => boolean): Promise<void> {
   const { nodes } = sim;
-  for (const node of sim.random.shuffled(nodes)) {
-    if (!(await node.stop()))
-      throw new Violation('stop', `${node.name} does not stop cleanly in peace`);
-  }
+  for (const node of sim.random.shuffled(nodes)) await stop(node);
   await sim.steps(1);
   for (const node of nodes) node.start();
-  const end = sim.step + QUIET_STEPS_MAX;
-  await sim.until(() => isThere() || sim.step > end);
-  if (!isThere()) {
-    throw new Violation(
-      'end',
-      `not there again after a clean restart: ${sim.checks.describeNodes()}`,
-    );
-  }
+  await comeBack(sim, isThere);
   for (const node of nodes) {
     const { crashed, replayedExtents } = node.native!.attach;
     if (!crashed && replayedExtents === 0) continue;

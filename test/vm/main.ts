@@ -33,6 +33,8 @@ const usage = `usage: node --import tsx test/vm/main.ts [options] [part of a sce
 const checkout = resolve(import.meta.dirname, '..', '..');
 const defaultTimeoutSeconds = 1800;
 const resultsPrefix = 'tidemark-vm-';
+/** In the name of each scenario that records something to be replayed here. */
+const RECORDING = 'recording ';
 const nodeFlags = '--enable-source-maps';
 
 function readArguments() {
@@ -129,7 +131,14 @@ async function runScenarios(
   scenarios.forEach((result, index) => {
     if (!told.has(result.name)) process.stdout.write(tapLine(result, index + 1));
   });
-  scenarios.push(...(await replayRecordings(results, scenarios.length)));
+  const made = scenarios.filter(({ name, ok }) => ok && name.includes(RECORDING)).length;
+  const replayed = await replayRecordings(results, scenarios.length);
+  scenarios.push(...replayed);
+  if (replayed.length < made) {
+    const error = `${replayed.length} of ${made} are there`;
+    scenarios.push({ name: 'recordings to be replayed', ok: false, elapsedMs: 0, error });
+    note(`recordings to be replayed: ${error}`);
+  }
   const failed = scenarios.filter(({ ok }) => !ok).length;
   const machineFailed = outcome.status !== 0 || outcome.faults.length > 0;
   for (const fault of outcome.faults) note(`kernel fault: ${fault.line}`);

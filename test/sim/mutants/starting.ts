@@ -158,6 +158,22 @@ export const STARTING: readonly Mutant[] = [
     ],
   },
   {
+    name: 'newer-version-accepted',
+    rules: ['R15'],
+    source: `${PRIOR_ART} (an older program takes the metadata of a newer one for its own)`,
+    about: 'A superblock of a newer format version is read as if it were of this one.',
+    symptom: 'a volume that a newer program has written is attached',
+    theme: 'rot',
+    edits: [
+      {
+        file: 'csrc/core/superblock.cc',
+        within: 'SuperblockParse parse_superblock(',
+        find: 'image.version != kFormatVersion',
+        replace: 'image.version < kFormatVersion',
+      },
+    ],
+  },
+  {
     name: 'bad-map-block-clean',
     rules: ['R15'],
     source: DESIGN,

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "core/block_image.h"
 #include "core/log_block.h"
 #include "pair.h"
 #include "process.h"
@@ -210,6 +211,21 @@ std::string Machine::rot(RotKind kind) {
          (style == 0   ? " by a bit"
           : style == 1 ? " by a sector"
                        : " from a sector on");
+}
+
+void Machine::claim_newer(bool newer) {
+  const uint32_t version = newer ? kFormatVersion + 1 : kFormatVersion;
+  constexpr size_t kVersionAt = 8;
+  constexpr size_t kChecksumAt = 12;
+  for (const uint32_t copy : {0u, 1u}) {
+    const uint64_t page = meta_offset_ / kPageBytes + layout_.superblock_block(copy);
+    uint8_t block[kBlockSize];
+    std::memcpy(block, meta().durable().at(page).bytes(), kBlockSize);
+    std::memcpy(block + kVersionAt, &version, sizeof version);
+    const uint32_t crc = crc32c_without_field(block, kChecksumAt);
+    std::memcpy(block + kChecksumAt, &crc, sizeof crc);
+    meta().write(page * kPageBytes, block, kBlockSize, true);
+  }
 }
 
 void Machine::violate(const std::string& what) {

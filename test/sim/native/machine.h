@@ -86,6 +86,8 @@ class Machine {
               std::unique_ptr<Attachment>* out, MetadataError* error) const;
 
   std::string rot(RotKind kind);
+  // The metadata as a newer program would have left them, all else being in order; or as they were.
+  void claim_newer(bool newer);
   void replace_disk();
   std::string dump();
   // The generation that would be the current one after a power cut now; none without metadata.

@@ -104,6 +104,7 @@ Napi::Function MachineObject::define(Napi::Env env) {
                          InstanceMethod("crash", &MachineObject::crash),
                          InstanceMethod("takeUnfinished", &MachineObject::take_unfinished),
                          InstanceMethod("rot", &MachineObject::rot),
+                         InstanceMethod("claimNewer", &MachineObject::claim_newer),
                          InstanceMethod("replaceDisk", &MachineObject::replace_disk),
                          InstanceMethod("readStamps", &MachineObject::read_stamps),
                          InstanceMethod("counters", &MachineObject::counters),
@@ -329,6 +330,13 @@ Napi::Value MachineObject::rot(const Napi::CallbackInfo& info) {
   const RotKind kind = reader.word(reader.argument(0, "what"), kRotWords);
   if (reader.failed()) return env.Undefined();
   return Napi::String::New(env, machine_->rot(kind));
+}
+
+Napi::Value MachineObject::claim_newer(const Napi::CallbackInfo& info) {
+  ArgumentReader reader(info, "claimNewer");
+  const bool newer = reader.boolean(reader.argument(0, "newer"));
+  if (!reader.failed()) machine_->claim_newer(newer);
+  return info.Env().Undefined();
 }
 
 Napi::Value MachineObject::replace_disk(const Napi::CallbackInfo& info) {

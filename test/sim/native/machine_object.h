@@ -39,6 +39,7 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
   Napi::Value crash(const Napi::CallbackInfo& info);
   Napi::Value take_unfinished(const Napi::CallbackInfo& info);
   Napi::Value rot(const Napi::CallbackInfo& info);
+  Napi::Value claim_newer(const Napi::CallbackInfo& info);
   Napi::Value replace_disk(const Napi::CallbackInfo& info);
   Napi::Value read_stamps(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
