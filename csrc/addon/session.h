@@ -64,8 +64,9 @@ class Session {
   bool closed() const { return closed_; }
   // Only while not closed.
   Engine& engine() { return *engine_; }
-  // Of now: whoever asks may have heard of an answer, an event or the end of a request.
-  VolumeStatus status() { return engine_->status(true); }
+  // Of now, for whoever asks may have heard of an answer, an event or the end of a request; the
+  // last one when the volume's thread does not answer. `age_us`: how old it is, 0 of now.
+  virtual VolumeStatus status(uint64_t* age_us);
 
   // Starts something that answers later. The promise, or nullptr with an exception pending.
   napi_value call(const std::function<void(Engine&, const Reply&)>& start);

@@ -21,7 +21,7 @@
 namespace tidemark {
 namespace {
 
-constexpr auto kStatusAge = std::chrono::milliseconds(20);
+constexpr uint64_t kStatusAgeUs = 20'000;
 // The core keeps room for acknowledgements in the send ring, and a whole frame must fit beside it;
 // a frame that did not arrive completely must leave room for its rest in the receive ring.
 constexpr size_t kLinkRingBytesMin = 4u << 20;
@@ -284,14 +284,14 @@ void Engine::Impl::heard(size_t bytes) {
 }
 
 VolumeStatus Engine::Impl::status(bool fresh) {
+  const uint64_t since_us = monotonic_us() - (fresh ? 0 : kStatusAgeUs);
   std::unique_lock lock(status_mutex_);
-  const auto age = std::chrono::microseconds(monotonic_us() - status_.now_us);
-  if (fresh || age > kStatusAge) {
-    const uint64_t old = status_.now_us;
+  if (status_.now_us < since_us) {
     status_wanted_.store(true);
     mailbox_.ring();
     // A thread that is stuck must not hold up who asks: then the old one is the answer.
-    status_ready_.wait_for(lock, kStatusAge, [&] { return status_.now_us != old; });
+    status_ready_.wait_for(lock, std::chrono::microseconds(kStatusAgeUs),
+                           [&] { return status_.now_us >= since_us; });
   }
   return status_;
 }

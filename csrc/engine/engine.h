@@ -22,6 +22,9 @@
 
 namespace tidemark {
 
+// The clock of a running engine's VolumeStatus::now_us.
+uint64_t monotonic_us();
+
 struct EngineOptions {
   std::string name;  // volume name, for logs and the NBD export
   std::string backing_path;
@@ -79,8 +82,8 @@ class Engine {
   void stop_frontend(bool force, FrontendDone done);
   // Leave a ublk device quiesced for a successor (upgrade) instead of deleting it.
 
-  // Copied at the end of a turn at most 20 ms ago, or with `fresh` at the end of one that began
-  // later than this call; the last one when the thread does not answer within 20 ms.
+  // Copied at the end of a turn at most 20 ms ago, or with `fresh` at one that ended later than
+  // this call; the last one when the thread does not answer within 20 ms, which now_us tells.
   VolumeStatus status(bool fresh = false) const;
   std::string device() const;
 

@@ -23,8 +23,6 @@
 
 namespace tidemark {
 
-uint64_t monotonic_us();
-
 class Engine::Impl {
  public:
   Impl(EngineOptions options, EngineCallbacks callbacks);

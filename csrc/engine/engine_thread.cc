@@ -289,8 +289,10 @@ size_t Engine::Impl::link_input() {
 
 void Engine::Impl::publish_status() {
   status_wanted_.store(false, std::memory_order_relaxed);
+  // Taken first: what is told to be of then must not be older.
+  const uint64_t now_us = monotonic_us();
   VolumeStatus fresh = volume_->status();
-  fresh.now_us = monotonic_us();
+  fresh.now_us = now_us;
   std::lock_guard lock(status_mutex_);
   status_ = std::move(fresh);
   status_ready_.notify_all();

@@ -101,6 +101,8 @@ export interface NativeLimits {
 /** csrc/core/volume.h `VolumeStatus`. */
 export interface NativeStatus {
   nowUs: number;
+  /** How old all this is; 0: of when it was asked for, as ever while the volume's thread answers. */
+  ageUs: number;
   role: Role;
   disk: DiskState;
   connection: ConnectionState;

@@ -54,7 +54,7 @@ export interface VolumeJson {
   /** I/O waits, and why. */
   suspended: boolean;
   suspend_reason: string;
-  /** How old all this is: more than a moment only while the replication worker does not answer. */
+  /** How old all this is: not 0 only while the replication worker, or the volume's own thread, does not answer. */
   status_age_ms: number;
   generations: { current: string };
   activity_log: { extents: number; hot: number; extent_bytes: number; transactions: number };

@@ -75,11 +75,19 @@ export class StatusWatch {
         });
       });
       const status = await Promise.race([asked, late]).finally(() => cancel());
-      if (status !== null) return { status, ageMs: 0 };
+      if (status !== null) return { status, ageMs: ageMsOf(status) };
     }
     // Nothing is known only while the volume is being opened.
-    if (this.known === null) return { status: await this.ask(), ageMs: 0 };
+    if (this.known === null) {
+      const status = await this.ask();
+      return { status, ageMs: ageMsOf(status) };
+    }
     const { status, atMs } = this.known;
-    return { status, ageMs: Math.round(this.clock.now() - atMs) };
+    return { status, ageMs: ageMsOf(status) + Math.round(this.clock.now() - atMs) };
   }
+}
+
+/** How old it was when the worker told it: the volume's thread, too, may owe it an answer. */
+function ageMsOf(status: ReplicationStatus): number {
+  return Math.ceil(status.native.ageUs / 1000);
 }

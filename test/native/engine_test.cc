@@ -79,6 +79,16 @@ class Client {
   int fd_;
 };
 
+// Of no earlier than this call, however long the machine stands still.
+VolumeStatus status_of_now(Engine& engine) {
+  const uint64_t asked_us = monotonic_us();
+  for (;;) {
+    const VolumeStatus status = engine.status(true);
+    if (status.now_us >= asked_us) return status;
+    REQUIRE(monotonic_us() < asked_us + 60'000'000);
+  }
+}
+
 struct Rig {
   Rig() {
     CreateOptions create;
@@ -151,7 +161,7 @@ TEST_CASE("what was written over NBD is on the disk after a clean close") {
     CHECK(client.reply() == 0);
     CHECK(client.receive(6u << 20).size() == 6u << 20);
   }
-  CHECK(engine->status(true).writes == 1);
+  CHECK(status_of_now(*engine).writes == 1);
   engine->close(false);
   engine->close(false);
   CHECK(rig.folder.get("disk", 12345, payload.size()) == payload);
@@ -233,6 +243,27 @@ TEST_CASE("a socket that somebody listens on is refused, a dead one replaced") {
   CHECK(access(options.socket_path.c_str(), F_OK) == 0);
 }
 
+TEST_CASE("the status of a thread that is stuck is the last one, and says of when") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  std::promise<void> stuck;
+  std::promise<void> release;
+  engine->call([&](Volume& volume) {
+    volume.suspend("the test says so");
+    stuck.set_value();
+    release.get_future().wait();
+  });
+  stuck.get_future().wait();
+  const uint64_t asked_us = monotonic_us();
+  const VolumeStatus old = engine->status(true);
+  CHECK(old.now_us < asked_us);
+  CHECK_FALSE(old.suspended);
+  release.set_value();
+  CHECK(status_of_now(*engine).suspended);
+  engine->close(false);
+}
+
 TEST_CASE("what waits on a suspended volume fails when its frontend is stopped by force") {
   Rig rig;
   auto engine = rig.open();
@@ -242,13 +273,13 @@ TEST_CASE("what waits on a suspended volume fails when its frontend is stopped b
   Client client(rig.folder.path("socket"));
   client.send(nbd::kCmdWrite, 0, 4096, std::string(4096, 'w'));
   client.send(nbd::kCmdFlush, 0, 0);
-  while (engine->status(true).requests_in_flight < 2) usleep(1000);
+  while (status_of_now(*engine).requests_in_flight < 2) usleep(1000);
   CHECK(Rig::stop(*engine, true) == "");
-  const VolumeStatus before = engine->status(true);
+  const VolumeStatus before = status_of_now(*engine);
   CHECK(before.requests_in_flight == 0);
   CHECK(before.suspended);
   engine->call([](Volume& volume) { volume.resume(); });
-  const VolumeStatus after = engine->status(true);
+  const VolumeStatus after = status_of_now(*engine);
   CHECK(after.written_bytes == before.written_bytes);
   CHECK(after.current == before.current);
   engine->close(false);
@@ -265,7 +296,7 @@ TEST_CASE("a volume whose I/O is suspended can be closed, with requests waiting"
     Client client(rig.folder.path("socket"));
     client.send(nbd::kCmdWrite, 0, 4096, std::string(4096, 'w'));
     client.send(nbd::kCmdRead, 0, 4096);
-    while (engine->status(true).requests_in_flight < 2) usleep(1000);
+    while (status_of_now(*engine).requests_in_flight < 2) usleep(1000);
     engine->close(abandon);
     CHECK(client.receive(1).empty());
   }

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { loadAddon } from '../../../lib/binding/addon.ts';
 import type { NativeEvent, NativeVolume } from '../../../lib/binding/native.ts';
 import { type LinkDecision, linkParams } from './link_params.ts';
-import { BACKING_BYTES, makeBackingFile } from './scratch.ts';
+import { BACKING_BYTES, makeBackingFile, statusOfNow } from './scratch.ts';
 
 const addon = loadAddon();
 const INCARNATION = 0x1234;
@@ -133,9 +133,10 @@ test('a resync through the two rings copies every byte, and control texts pass i
       target.volume.status().connection === 'Connected';
     await source.until('the resync ends', connected);
     await target.until('the target knows', () => target.has('syncFinished'));
-    assert.is(target.volume.status().disk, 'UpToDate');
-    assert.is(source.volume.status().peers[0]?.dirtyChunks, 0);
-    assert.is(target.volume.status().resyncReceivedBytes, source.volumeBytes);
+    const received = statusOfNow(target.volume);
+    assert.is(received.disk, 'UpToDate');
+    assert.is(received.resyncReceivedBytes, source.volumeBytes);
+    assert.is(statusOfNow(source.volume).peers[0]?.dirtyChunks, 0);
 
     const texts = Array.from({ length: 50 }, (_, i) => `{"n":${i}}`);
     for (const text of texts) assert.is(await source.volume.sendControl(text), true);

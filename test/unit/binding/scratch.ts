@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadAddon } from '../../../lib/binding/addon.ts';
-import type { NativeCallbacks, NativeVolume } from '../../../lib/binding/native.ts';
+import type { NativeCallbacks, NativeStatus, NativeVolume } from '../../../lib/binding/native.ts';
 
 export const BACKING_BYTES = 16 * 1024 * 1024;
 
@@ -56,4 +56,17 @@ export async function openScratch(
 ): Promise<NativeVolume> {
   const backing = await makeBacking(name);
   return loadAddon().open({ name, backing }, { ...NO_CALLBACKS, ...callbacks });
+}
+
+/** The clock of the volume's thread. */
+export const monotonicUs = () => Number(process.hrtime.bigint() / 1000n);
+
+/** Of no earlier than this call, however long the machine stands still. */
+export function statusOfNow(volume: NativeVolume): NativeStatus {
+  const askedUs = monotonicUs();
+  for (;;) {
+    const status = volume.status();
+    if (status.nowUs >= askedUs) return status;
+    if (monotonicUs() > askedUs + 60_000_000) throw new Error('the thread of the volume is stuck');
+  }
 }

@@ -12,9 +12,11 @@ import {
   BACKING_BYTES,
   makeBacking,
   makeBackingFile,
+  monotonicUs,
   NO_CALLBACKS,
   openScratch,
   scratchFolder,
+  statusOfNow,
 } from './scratch.ts';
 
 const addon = loadAddon();
@@ -152,21 +154,36 @@ test('events come in order, between the answers that they belong to', async () =
   }
 });
 
+test('a status says how old it is, and is of now unless the thread does not answer', async () => {
+  const volume = await openScratch();
+  try {
+    for (let i = 0; i < 100; ++i) {
+      const askedUs = monotonicUs();
+      const { nowUs, ageUs } = volume.status();
+      const toldUs = monotonicUs();
+      if (nowUs >= askedUs) assert.is(ageUs, 0);
+      else assert.ok(ageUs > 0 && nowUs + ageUs <= toldUs && nowUs + ageUs >= askedUs);
+    }
+  } finally {
+    await volume.close();
+  }
+});
+
 test('promote, serve over NBD, stop, demote', async () => {
   const volume = await openScratch();
   const socketPath = join(scratchFolder(), 'serve');
   try {
     await rejects('NOT_PRIMARY', volume.startNbd({ socketPath, exportName: 'x' }));
     await volume.promote(true);
-    assert.is(volume.status().role, 'primary');
+    assert.is(statusOfNow(volume).role, 'primary');
     assert.is(await volume.startNbd({ socketPath, exportName: 'x' }), socketPath);
-    assert.is(volume.status().device, socketPath);
+    assert.is(statusOfNow(volume).device, socketPath);
     assert.is(existsSync(socketPath), true);
     await rejects('FRONTEND_EXISTS', volume.startNbd({ socketPath, exportName: 'x' }));
     await volume.stopFrontend(false);
-    assert.is(volume.status().device, '');
+    assert.is(statusOfNow(volume).device, '');
     await volume.demote();
-    assert.is(volume.status().role, 'secondary');
+    assert.is(statusOfNow(volume).role, 'secondary');
   } finally {
     await volume.close();
   }

@@ -31,8 +31,9 @@ function stage() {
   };
 }
 
-const first = { name: 'first' } as unknown as ReplicationStatus;
-const second = { name: 'second' } as unknown as ReplicationStatus;
+const statusOf = (ageUs: number) => ({ native: { ageUs } }) as ReplicationStatus;
+const first = statusOf(0);
+const second = statusOf(0);
 
 /** A stage on which the worker has answered once, at 0 ms. */
 async function known() {
@@ -63,6 +64,18 @@ test('an answer to an older question does not hide one that is late', async () =
   fire();
   assert.equal(await told, { status: second, ageMs: 1000 });
   assert.is(watch.stuckMs, 1000);
+});
+
+test('an answer for which the thread of the volume had only an old status is that old', async () => {
+  const { watch, answers, pass, fire } = await known();
+  const old = statusOf(2_000_100);
+  const told = watch.latest();
+  answers.shift()!(old);
+  assert.equal(await told, { status: old, ageMs: 2001 });
+  const late = watch.latest();
+  pass(1000);
+  fire();
+  assert.equal(await late, { status: old, ageMs: 3001 });
 });
 
 test('a stuck worker gets no further question, and answers again once the late answer came', async () => {

@@ -7,6 +7,7 @@ export const BETA_ID = 'b'.repeat(32);
 export function nativeStatus(more: Partial<NativeStatus> = {}): NativeStatus {
   return {
     nowUs: 0,
+    ageUs: 0,
     role: 'secondary',
     disk: 'UpToDate',
     connection: 'StandAlone',
