@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TidemarkError } from '../binding/errors.ts';
 import type { StatusJson, VolumeJson } from '../control/status.ts';
+import { statusOfNow } from '../control/status_now.ts';
 import { freePort, Wire } from './wire.ts';
 
 export const NODES = ['alpha', 'beta'] as const;
@@ -192,9 +193,12 @@ export class Cluster {
     await Promise.race([this.until(node, () => true, 'the daemon answers'), ended]);
   }
 
+  /** Of no earlier than this call. */
   async status(node: NodeName): Promise<VolumeJson> {
-    const text = await this.run(node, ['status', '--json'], false);
-    const volume = (JSON.parse(text) as StatusJson).volumes.find(({ name }) => name === VOLUME);
+    const ask = async () =>
+      JSON.parse(await this.run(node, ['status', '--json'], false)) as StatusJson;
+    const { volumes } = await statusOfNow(ask, COMMAND_MS);
+    const volume = volumes.find(({ name }) => name === VOLUME);
     if (volume === undefined) throw new TidemarkError('DEMO', `${node} does not know the volume`);
     return volume;
   }

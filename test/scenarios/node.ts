@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { ControlClient } from '../../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../../lib/control/status.ts';
+import { statusOfNow } from '../../lib/control/status_now.ts';
 import {
   type CommandOptions,
   type CommandResult,
@@ -124,17 +125,24 @@ export class ClusterNode {
     }
   }
 
+  /** Of no earlier than this call. */
   async status(): Promise<VolumeJson> {
-    const { volumes } = await this.call<StatusJson>('status');
+    const { volumes } = await statusOfNow(
+      () => this.call<StatusJson>('status'),
+      this.place.patienceMs,
+    );
     const found = volumes.find(({ name }) => name === this.volume);
     if (!found) throw new Error(`${this.name} has no volume '${this.volume}'`);
     return found;
   }
 
-  /** What `tidemark status --json` prints. */
-  async statusJson(): Promise<StatusJson> {
-    if (this.place.commandsAreSlow) return this.call<StatusJson>('status');
-    return JSON.parse((await this.cli(['status', '--json'])).stdout) as StatusJson;
+  /** What `tidemark status --json` prints, of no earlier than this call. */
+  statusJson(): Promise<StatusJson> {
+    const ask = async () => {
+      if (this.place.commandsAreSlow) return this.call<StatusJson>('status');
+      return JSON.parse((await this.cli(['status', '--json'])).stdout) as StatusJson;
+    };
+    return statusOfNow(ask, this.place.patienceMs);
   }
 
   /** Waits until the status is as wanted; when it never is, the error has the last one. */
