@@ -302,8 +302,9 @@ export class ControlledVolume {
         throw this.suspended(this.recovery, '--force lets its I/O go on all the same');
       }
       const { native } = await replication.status(this.name);
-      const was = native.role;
-      if (was !== 'primary') await replication.promote(this.name, force);
+      // By a status that is old it may have been demoted since; a primary has nothing to do for it.
+      const wasPrimary = native.role === 'primary' && native.ageUs === 0;
+      if (!wasPrimary) await replication.promote(this.name, force);
       this.isServing = true;
       const { frontend } = this.config.local;
       if (frontend === null) return { device: null };
@@ -317,7 +318,7 @@ export class ControlledVolume {
         log.info({ volume: this.name }, `primary, serving ${device}`);
         return { device };
       } catch (error) {
-        if (was !== 'primary') {
+        if (!wasPrimary) {
           await replication.demote(this.name).then(
             () => {
               this.isServing = false;
@@ -352,7 +353,8 @@ export class ControlledVolume {
       if (native.suspended && native.disk !== 'Diskless') {
         await this.context.replication.resume(this.name);
       }
-      if (native.role === 'primary') await this.context.replication.demote(this.name);
+      // Whatever the status says, which may be old: a secondary has nothing to do for it.
+      await this.context.replication.demote(this.name);
       this.isServing = false;
       this.context.log.info({ volume: this.name }, 'secondary');
     });

@@ -158,6 +158,7 @@ test('R18: secondary --force takes away a device that could not be taken over ye
     'startFrontend r0 ublk recover',
     'stopFrontend r0 force',
     'resume r0',
+    'demote r0',
   ]);
   assert.not(existsSync(join(runFolder, 'd.r0.ublk')));
   client.close();
