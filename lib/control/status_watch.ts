@@ -25,13 +25,20 @@ interface Question {
 export class StatusWatch {
   private readonly question: () => Promise<ReplicationStatus>;
   private readonly clock: Clock;
+  private readonly nextTurn: (run: () => void) => void;
   private known: { status: ReplicationStatus; atMs: number } | null = null;
   /** Oldest first. */
   private readonly open = new Set<Question>();
 
-  constructor(question: () => Promise<ReplicationStatus>, clock: Clock) {
+  /** `nextTurn`: calls back when everything was heard that had come by now. */
+  constructor(
+    question: () => Promise<ReplicationStatus>,
+    clock: Clock,
+    nextTurn: (run: () => void) => void = setImmediate,
+  ) {
     this.question = question;
     this.clock = clock;
+    this.nextTurn = nextTurn;
   }
 
   /** How long the worker has owed an answer, once that is too long; 0: it answers. */
@@ -62,6 +69,8 @@ export class StatusWatch {
 
   /** The answer, or, when it does not come in time, the one before. */
   async latest(): Promise<KnownStatus> {
+    // When the whole machine stood still, timers and questions have their turn before the answer that came.
+    if (this.stuckMs > 0) await new Promise<void>((resolve) => this.nextTurn(resolve));
     if (this.stuckMs === 0) {
       const question = { atMs: this.clock.now(), isLate: false };
       const asked = this.put(question);
@@ -69,10 +78,11 @@ export class StatusWatch {
       asked.catch(() => undefined);
       let cancel = () => {};
       const late = new Promise<null>((resolve) => {
-        cancel = this.clock.after(STATUS_MS, () => {
+        const giveUp = () => {
           question.isLate = true;
           resolve(null);
-        });
+        };
+        cancel = this.clock.after(STATUS_MS, () => this.nextTurn(giveUp));
       });
       const status = await Promise.race([asked, late]).finally(() => cancel());
       if (status !== null) return { status, ageMs: ageMsOf(status) };

@@ -3,11 +3,12 @@ import * as assert from 'uvu/assert';
 import { StatusWatch } from '../../../lib/control/status_watch.ts';
 import type { ReplicationStatus } from '../../../lib/replication/api.ts';
 
-/** A worker whose answers the test gives, in any order, and a clock that the timers do not follow. */
+/** A worker whose answers the test gives, in any order, a clock that the timers do not follow, and turns of the event loop. */
 function stage() {
   let nowMs = 0;
   const answers: ((status: ReplicationStatus) => void)[] = [];
   const timers = new Set<() => void>();
+  const turns: (() => void)[] = [];
   const clock = {
     now: () => nowMs,
     after(_ms: number, callback: () => void) {
@@ -16,7 +17,11 @@ function stage() {
     },
     every: () => () => {},
   };
-  const watch = new StatusWatch(() => new Promise((resolve) => answers.push(resolve)), clock);
+  const watch = new StatusWatch(
+    () => new Promise((resolve) => answers.push(resolve)),
+    clock,
+    (run) => turns.push(run),
+  );
   return {
     watch,
     answers,
@@ -28,12 +33,18 @@ function stage() {
       timers.clear();
       for (const callback of due) callback();
     },
+    turn() {
+      for (const callback of turns.splice(0)) callback();
+    },
   };
 }
 
 const statusOf = (ageUs: number) => ({ native: { ageUs } }) as ReplicationStatus;
 const first = statusOf(0);
 const second = statusOf(0);
+
+/** Whatever follows from what happened. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 /** A stage on which the worker has answered once, at 0 ms. */
 async function known() {
@@ -45,16 +56,43 @@ async function known() {
 }
 
 test('a worker whose answer was given up counts as stuck, though the timer fired before the clock said so', async () => {
-  const { watch, pass, fire } = await known();
+  const { watch, pass, fire, turn } = await known();
   const told = watch.latest();
   pass(999.4);
   fire();
+  turn();
   assert.equal(await told, { status: first, ageMs: 999 });
   assert.is(watch.stuckMs, 999);
 });
 
+test('after the whole machine stood still the timer waits for an answer that came meanwhile', async () => {
+  const { watch, answers, pass, fire, turn } = await known();
+  const told = watch.latest();
+  pass(5000);
+  fire();
+  await settled();
+  answers.shift()!(second);
+  await settled();
+  turn();
+  assert.equal(await told, { status: second, ageMs: 0 });
+  assert.is(watch.stuckMs, 0);
+});
+
+test('... and so does who asks when an older answer is due', async () => {
+  const { watch, answers, pass, turn } = await known();
+  const older = watch.ask();
+  pass(5000);
+  const told = watch.latest();
+  answers.shift()!(second);
+  await older;
+  turn();
+  await settled();
+  answers.shift()!(second);
+  assert.equal(await told, { status: second, ageMs: 0 });
+});
+
 test('an answer to an older question does not hide one that is late', async () => {
-  const { watch, answers, pass, fire } = await known();
+  const { watch, answers, pass, fire, turn } = await known();
   const older = watch.ask();
   pass(500);
   const told = watch.latest();
@@ -62,12 +100,13 @@ test('an answer to an older question does not hide one that is late', async () =
   assert.is(await older, second);
   pass(1000);
   fire();
+  turn();
   assert.equal(await told, { status: second, ageMs: 1000 });
   assert.is(watch.stuckMs, 1000);
 });
 
 test('an answer for which the thread of the volume had only an old status is that old', async () => {
-  const { watch, answers, pass, fire } = await known();
+  const { watch, answers, pass, fire, turn } = await known();
   const old = statusOf(2_000_100);
   const told = watch.latest();
   answers.shift()!(old);
@@ -75,21 +114,24 @@ test('an answer for which the thread of the volume had only an old status is tha
   const late = watch.latest();
   pass(1000);
   fire();
+  turn();
   assert.equal(await late, { status: old, ageMs: 3001 });
 });
 
 test('a stuck worker gets no further question, and answers again once the late answer came', async () => {
-  const { watch, answers, pass, fire } = await known();
+  const { watch, answers, pass, fire, turn } = await known();
   const told = watch.latest();
   pass(1000);
   fire();
+  turn();
   await told;
   pass(1500);
-  assert.equal(await watch.latest(), { status: first, ageMs: 2500 });
+  const again = watch.latest();
+  turn();
+  assert.equal(await again, { status: first, ageMs: 2500 });
   assert.is(answers.length, 1);
   answers.shift()!(second);
-  await Promise.resolve();
-  await Promise.resolve();
+  await settled();
   assert.is(watch.stuckMs, 0);
   const fresh = watch.latest();
   answers.shift()!(first);
