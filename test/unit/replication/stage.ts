@@ -1,32 +1,75 @@
-/** Nodes with fake volumes that reach each other over loopback, with time running faster than on the wall. */
-import { createServer } from 'node:net';
+/** Nodes with fake volumes that reach each other over loopback, with time that runs faster than on the wall. */
 import type { NativeHandshakeState } from '../../../lib/binding/native.ts';
 import type { PeerLinkStatus, ReplicationEvent, VolumeSpec } from '../../../lib/replication/api.ts';
 import type { Clock } from '../../../lib/replication/clock.ts';
 import { ReplicationHost } from '../../../lib/replication/host.ts';
+import { freePorts } from '../../tools/link-proxy.ts';
 import { FakeAddon } from './fake_native.ts';
 
-const SPEED = 10;
+const TURN_MS = 10;
+const UNTIL_MS = 300_000;
 
-export const fastClock: Clock = {
-  now: () => performance.now() * SPEED,
-  after(ms, callback) {
-    const timer = setTimeout(callback, Math.max(0, ms) / SPEED);
-    return () => clearTimeout(timer);
-  },
-  every(ms, callback) {
-    const timer = setInterval(callback, ms / SPEED);
-    timer.unref();
-    return () => clearInterval(timer);
-  },
-};
+interface Timer {
+  atMs: number;
+  /** null: once. */
+  everyMs: number | null;
+  callback: () => void;
+}
+
+/**
+ * 10 ms for each turn of the event loop, of which there is at most one a millisecond. When the machine stands still so does
+ * this time, and no deadline passes before what has come until then was heard.
+ */
+class TurnClock implements Clock {
+  #nowMs = 0;
+  readonly #timers = new Set<Timer>();
+  #turn: NodeJS.Timeout | null = null;
+
+  now(): number {
+    return this.#nowMs;
+  }
+
+  after(ms: number, callback: () => void): () => void {
+    return this.#add({ atMs: this.#nowMs + ms, everyMs: null, callback });
+  }
+
+  every(ms: number, callback: () => void): () => void {
+    return this.#add({ atMs: this.#nowMs + ms, everyMs: ms, callback });
+  }
+
+  #add(timer: Timer): () => void {
+    this.#timers.add(timer);
+    this.#await();
+    return () => this.#timers.delete(timer);
+  }
+
+  #await(): void {
+    if (this.#timers.size === 0) return;
+    this.#turn ??= setTimeout(() => this.#run(), 1);
+    // What repeats does not keep the process alive.
+    if ([...this.#timers].some(({ everyMs }) => everyMs === null)) this.#turn.ref();
+    else this.#turn.unref();
+  }
+
+  #run(): void {
+    this.#turn = null;
+    this.#nowMs += TURN_MS;
+    const due = [...this.#timers].filter(({ atMs }) => atMs <= this.#nowMs);
+    for (const timer of due.sort((a, b) => a.atMs - b.atMs)) {
+      if (!this.#timers.has(timer)) continue;
+      if (timer.everyMs === null) this.#timers.delete(timer);
+      else timer.atMs = this.#nowMs + timer.everyMs;
+      timer.callback();
+    }
+    this.#await();
+  }
+}
+
+export const fastClock: Clock = new TurnClock();
 
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
+  const [port] = await freePorts(1);
+  return port!;
 }
 
 export class StageNode {
@@ -86,15 +129,15 @@ export class StageNode {
     condition: (link: PeerLinkStatus) => boolean,
     peer?: string,
   ): Promise<PeerLinkStatus> {
-    const end = Date.now() + 8_000;
+    const end = fastClock.now() + UNTIL_MS;
     for (;;) {
       const link = await this.link(peer);
       if (condition(link)) return link;
-      if (Date.now() > end) throw new Error(`${this.name}: ${JSON.stringify(link)}`);
+      if (fastClock.now() > end) throw new Error(`${this.name}: ${JSON.stringify(link)}`);
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, 20);
+        const cancel = fastClock.after(200, resolve);
         this.#wake = () => {
-          clearTimeout(timer);
+          cancel();
           resolve();
         };
       });
@@ -114,8 +157,9 @@ export class StageNode {
 export async function duo(
   states: { a?: Partial<NativeHandshakeState>; b?: Partial<NativeHandshakeState> } = {},
 ): Promise<[StageNode, StageNode]> {
-  const a = new StageNode('alpha', await freePort());
-  const b = new StageNode('beta', await freePort());
+  const [port, peerPort] = await freePorts(2);
+  const a = new StageNode('alpha', port!);
+  const b = new StageNode('beta', peerPort!);
   a.addon.state = states.a ?? {};
   b.addon.state = states.b ?? {};
   await a.open([b]);
