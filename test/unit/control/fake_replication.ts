@@ -26,10 +26,12 @@ export class FakeReplication implements Replication {
   attach: Partial<AttachReport> = {};
   /** Method name -> the error that its next call fails with. */
   readonly failures = new Map<string, Error>();
+  /** Method name -> the error that its calls fail with until the test takes it out: recovery tries again on its own. */
+  readonly refusals = new Map<string, Error>();
   /** Method name -> what its calls wait for first. */
   readonly gates = new Map<string, Promise<void>>();
-  /** Answers of askPeers, in order; null when there are no more. */
-  readonly peerAnswers: Array<string | null> = [];
+  /** Of askPeers. */
+  peerAnswer: string | null = null;
   private readonly eventListeners: Array<(event: ReplicationEvent) => void> = [];
   private readonly exitListeners: Array<(error: Error) => void> = [];
 
@@ -39,7 +41,7 @@ export class FakeReplication implements Replication {
   ): Promise<void> {
     this.calls.push([method, ...args.filter((arg) => arg !== undefined)].join(' '));
     await this.gates.get(method);
-    const failure = this.failures.get(method);
+    const failure = this.refusals.get(method) ?? this.failures.get(method);
     if (failure === undefined) return;
     this.failures.delete(method);
     throw failure;
@@ -127,7 +129,7 @@ export class FakeReplication implements Replication {
 
   async askPeers(volume: string, deadlineMs: number): Promise<string | null> {
     await this.note('askPeers', volume, deadlineMs);
-    return this.peerAnswers.shift() ?? null;
+    return this.peerAnswer;
   }
 
   async close(volume: string): Promise<void> {

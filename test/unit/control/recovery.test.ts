@@ -59,18 +59,13 @@ test('... and served anew when the daemon is told to be primary', async () => {
 
 test('R18: what a peer says against it keeps I/O suspended, and it goes on when that has cleared', async () => {
   const { daemon, fake, path } = crashed();
-  fake.peerAnswers.push('beta is primary');
+  fake.peerAnswer = 'beta is primary';
   await daemon.start();
   assert.not(fake.calls.includes('resume r0'));
   const [r0] = (await daemon.status()).volumes;
   assert.equal([r0!.role, r0!.suspended, r0!.suspend_reason], ['Primary', true, 'beta is primary']);
   const client = await ControlClient.connect(path);
-  const error = await failure(
-    (() => {
-      fake.peerAnswers.push('beta is primary');
-      return client.call('primary');
-    })(),
-  );
+  const error = await failure(client.call('primary'));
   assert.is(error.code, 'SUSPENDED');
   assert.match(error.message, 'beta is primary');
   const resumed = new Promise<void>((resolve) => {
@@ -80,6 +75,7 @@ test('R18: what a peer says against it keeps I/O suspended, and it goes on when 
       resolve();
     };
   });
+  fake.peerAnswer = null;
   fake.emit({ volume: 'r0', kind: 'peer-down', peer: 'beta', text: '' });
   await resumed;
   assert.is((await daemon.status()).volumes[0]!.suspended, false);
@@ -89,7 +85,7 @@ test('R18: what a peer says against it keeps I/O suspended, and it goes on when 
 
 test('R18: primary --force lets the I/O of a recovered device go on against the peers', async () => {
   const { daemon, fake, path } = crashed();
-  fake.peerAnswers.push('beta is newer');
+  fake.peerAnswer = 'beta is newer';
   await daemon.start();
   const client = await ControlClient.connect(path);
   await client.call('primary', { force: true });
@@ -100,7 +96,7 @@ test('R18: primary --force lets the I/O of a recovered device go on against the 
 
 test('R18: a device whose I/O recovery keeps suspended is taken away by force only', async () => {
   const { daemon, fake, path } = crashed();
-  fake.peerAnswers.push('beta is primary');
+  fake.peerAnswer = 'beta is primary';
   await daemon.start();
   const client = await ControlClient.connect(path);
   for (const method of ['secondary', 'down']) {
@@ -131,13 +127,14 @@ test('R18: what waits since before this node was linked as secondary goes on by 
 
 test('R18: a promotion that is refused is tried again, and said in status until then', async () => {
   const { daemon, fake } = crashed();
-  fake.failures.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
+  fake.refusals.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
   await daemon.start();
   const [r0] = (await daemon.status()).volumes;
   assert.match(r0!.suspend_reason, 'cannot become primary again: beta is primary');
   const resumed = new Promise<void>((resolve) => {
     fake.resume = async () => resolve();
   });
+  fake.refusals.clear();
   fake.emit({ volume: 'r0', kind: 'peer-seen', peer: 'beta', text: '' });
   await resumed;
   await daemon.stop(true);
@@ -145,7 +142,7 @@ test('R18: a promotion that is refused is tried again, and said in status until 
 
 test('R18: secondary --force takes away a device that could not be taken over yet, and nothing less does', async () => {
   const { daemon, fake, path, runFolder } = crashed();
-  fake.failures.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
+  fake.refusals.set('promote', new TidemarkError('PEER_PRIMARY', 'beta is primary'));
   await daemon.start();
   const client = await ControlClient.connect(path);
   const error = await failure(client.call('secondary'));
@@ -154,7 +151,9 @@ test('R18: secondary --force takes away a device that could not be taken over ye
   assert.not(fake.calls.includes('resume r0'));
   const before = fake.calls.length;
   await client.call('secondary', { force: true });
-  assert.equal(fake.calls.slice(before), [
+  // It may have been tried once more before.
+  const calls = fake.calls.slice(before).filter((call) => call !== 'promote r0');
+  assert.equal(calls, [
     'startFrontend r0 ublk recover',
     'stopFrontend r0 force',
     'resume r0',

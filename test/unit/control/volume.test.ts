@@ -35,7 +35,7 @@ function make(fake: FakeReplication, frontend?: VolumeNode['frontend']): Control
 test('R18: a command that comes while the volume is opened has its turn after recovery, which asks first', async () => {
   const fake = new FakeReplication();
   fake.attach = { crashed: true, crashedPrimary: true };
-  fake.peerAnswers.push('beta is primary');
+  fake.peerAnswer = 'beta is primary';
   const volume = make(fake, { kind: 'ublk', id: 5 });
   const started = volume.start();
   const demoted = volume.demote(false).then(
