@@ -14,9 +14,9 @@ namespace tidemark {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    char name[] = "/tmp/tidemark-unit-XXXXXX";
-    REQUIRE(mkdtemp(name) != nullptr);
-    path_ = name;
+    const char* folder = std::getenv("TMPDIR");
+    path_ = std::string(folder == nullptr ? "/tmp" : folder) + "/tidemark-unit-XXXXXX";
+    REQUIRE(mkdtemp(path_.data()) != nullptr);
   }
   ~TemporaryFolder() {
     std::error_code ignored;
