@@ -1,4 +1,6 @@
 import { EventEmitter, once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { TidemarkError } from '../../../lib/binding/errors.ts';
@@ -164,12 +166,21 @@ test('an exception outside of every call is reported, and the worker replaced', 
   const reported = new Promise<string>((resolve) => {
     report = resolve;
   });
+  // It waits for a file, so that the answer comes first on any machine.
+  const sign = join(folder, 'throw');
   const host = await load(
-    script(`
-  flushInterval: () => { setTimeout(() => { throw new Error('later'); }, 50); return 1000; },`),
+    script(
+      `
+  flushInterval: () => {
+    setInterval(() => { if (existsSync('${sign}')) throw new Error('later'); }, 10);
+    return 1000;
+  },`,
+      "import { existsSync } from 'node:fs';",
+    ),
     { onProblem: report },
   );
   assert.is(await host.call('r0', 'flushInterval', FLUSH, DEADLINE_MS), 1000);
+  writeFileSync(sign, '');
   assert.match(await reported, 'the policy worker ended: later');
   await host.whenReady();
   assert.is(host.generation, 2);
