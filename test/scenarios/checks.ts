@@ -53,14 +53,11 @@ export function assertStatusShape(status: StatusJson): void {
 
 /** The command line tells the same as the control socket, in the promised shape. The numbers are of now. */
 export async function assertStatusJson(node: ClusterNode): Promise<VolumeJson> {
-  for (;;) {
-    const status = await node.statusJson();
-    assertStatusShape(status);
-    const volume = status.volumes.find(({ name }) => name === node.volume);
-    assert.ok(volume, `no volume '${node.volume}'`);
-    // Otherwise the worker was late with its answer, and this is the one before.
-    if (volume.status_age_ms === 0) return volume;
-  }
+  const status = await node.statusJson();
+  assertStatusShape(status);
+  const volume = status.volumes.find(({ name }) => name === node.volume);
+  assert.ok(volume, `no volume '${node.volume}'`);
+  return volume;
 }
 
 /** A number that must lie in a range, told with its name when it does not. */
