@@ -80,7 +80,6 @@ class Engine {
                   FrontendDone done);  // options.recover: take over a quiesced device
   // Refused while in use unless forced.
   void stop_frontend(bool force, FrontendDone done);
-  // Leave a ublk device quiesced for a successor (upgrade) instead of deleting it.
 
   // Copied at the end of a turn at most 20 ms ago, or with `fresh` at one that ended later than
   // this call; the last one when the thread does not answer within 20 ms, which now_us tells.

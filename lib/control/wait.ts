@@ -39,7 +39,7 @@ function describe(volume: VolumeJson): string {
 }
 
 /**
- * Resolves when every volume of the status has reached the goal.
+ * Resolves when every volume of the status has reached the goal, at this call or later: what a stuck daemon told before does not count.
  * @param volume only this one; without it, all of the daemon.
  * @param timeoutMs null: for ever.
  * @throws TidemarkError WAIT_TIMEOUT with the state at the end.
@@ -50,7 +50,8 @@ export async function waitForGoal(
   volume: string | undefined,
   timeoutMs: number | null,
 ): Promise<void> {
-  const deadline = timeoutMs === null ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+  const beganMs = performance.now();
+  const deadline = beganMs + (timeoutMs ?? Number.POSITIVE_INFINITY);
   let wake: () => void = () => undefined;
   await client.subscribe(() => wake());
   for (;;) {
@@ -58,8 +59,11 @@ export async function waitForGoal(
       wake = resolve;
     });
     const params = volume === undefined ? {} : { volume };
+    const waitedMs = performance.now() - beganMs;
     const { volumes } = await client.call<StatusJson>('status', params);
-    const missing = volumes.filter((entry) => !reached(entry, goal));
+    const missing = volumes.filter(
+      (entry) => entry.status_age_ms > waitedMs || !reached(entry, goal),
+    );
     if (volumes.length > 0 && missing.length === 0) return;
     const leftMs = deadline - performance.now();
     if (leftMs <= 0) {
