@@ -16,7 +16,7 @@ import type { Address } from '../../lib/replication/transport.ts';
 import { makeConfig } from './config.ts';
 import type { Lineage } from './lineage.ts';
 import { SimMachine, type SimRequest } from './machine.ts';
-import type { Pending } from './model.ts';
+import type { LinkView, Pending } from './model.ts';
 import { type Observer, observed } from './observe.ts';
 import type { Plan } from './plan.ts';
 import { type PolicyMood, policyCaller } from './policy.ts';
@@ -383,7 +383,8 @@ export class SimNode {
   #observer(daemon: Daemon): Observer {
     const { model } = this.#sim;
     const { duties } = this.#sim;
-    let demotedFrom = model.view(this.index);
+    /** Null: it was no primary, and nothing comes of it. */
+    let demotedFrom: LinkView | null = null;
     let demotedUs = 0;
     let wasInconsistent = false;
     let writesOut = 0;
@@ -422,7 +423,7 @@ export class SimNode {
           this.#sim.diskErrors.resuming(this);
         }
         if (what === 'demote') {
-          demotedFrom = model.view(index);
+          demotedFrom = this.primary ? model.view(index) : null;
           demotedUs = this.#sim.disturbedUs;
         }
         if (what === 'promote') wasInconsistent = daemon.native!.status().disk === 'Inconsistent';
@@ -440,6 +441,7 @@ export class SimNode {
             duties.promoted(this, force);
             model.promoted(index, force, force && wasInconsistent);
           } else if (what === 'demote') {
+            if (demotedFrom === null) return;
             duties.demoted(this, demotedFrom, demotedUs);
             model.demoted(index, demotedFrom);
           } else if (what === 'invalidate') model.invalidated(index);
