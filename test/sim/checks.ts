@@ -88,7 +88,7 @@ export class Checks {
     try {
       uncovered = SimChecks.uncoveredAfterCrash(a.machine, b.machine, seed, cutA, cutB);
     } catch (error) {
-      // A crash may tear the only superblock copy that was left: refused by name, with a way out (R15).
+      // A crash may tear the only superblock copy that was left, say: refused by name, with a way out (R15).
       if ((a.rotten || b.rotten) && /refuses to attach/.test((error as Error).message)) return;
       throw error;
     }

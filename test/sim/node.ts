@@ -87,7 +87,7 @@ export class SimNode {
   writeFailed = false;
   /** What its disk gets done of what one that is well does: 0..1. */
   diskSpeed = 1;
-  /** A superblock copy was damaged, so that the other one alone may be left. */
+  /** An attach may be refused: a superblock copy was damaged, so that the other one alone may be left, or both are a newer program's. */
   rotten = false;
   /** Promoted with force since this daemon was started. */
   forced = false;

@@ -46,6 +46,8 @@ export async function peace(sim: Simulation, operator: Operator): Promise<void> 
 /** What a newer program has written is refused, and left as it was. */
 async function refuseNewer(sim: Simulation, node: SimNode): Promise<void> {
   await stop(node);
+  const { rotten } = node;
+  node.rotten = true;
   node.machine.claimNewer(true);
   node.start();
   await sim.until(() => node.state !== 'starting');
@@ -54,6 +56,7 @@ async function refuseNewer(sim: Simulation, node: SimNode): Promise<void> {
     throw new Violation('version', `${node.name} on metadata of a newer version: ${what}`);
   }
   node.machine.claimNewer(false);
+  node.rotten = rotten;
   node.start();
   await comeBack(sim, linked(sim));
 }
