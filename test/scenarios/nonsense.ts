@@ -82,8 +82,11 @@ const CONFIGS: ReadonlyArray<{
   },
   {
     what: 'a ping as long as the peer timeout',
-    change: (right) => right.replace(/"ping": \d+/, '"ping": 50000'),
-    says: /ping.*50.*less than peerTimeout/,
+    change: (right) => {
+      const [, timeout] = /"peerTimeout": (\d+)/.exec(right)!;
+      return right.replace(/"ping": \d+/, `"ping": ${timeout}`);
+    },
+    says: /ping.*less than peerTimeout/,
   },
   {
     what: 'a window of no writes',
