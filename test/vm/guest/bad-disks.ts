@@ -126,6 +126,8 @@ export default [
         ...(await alpha.fio()),
         ...{ rw: 'randwrite', bsrange: '4k-32k', size: 3 * MIB, iodepth: 8, fsync: 16 },
         ...{ verify: 'crc32c', verify_fatal: 1, do_verify: 1, randseed: 5 },
+        // It still writes when the disk has failed, however long that takes.
+        ...{ rate_iops: ',12' },
       });
       const { writes } = (await alpha.status()).io;
       await alpha.until('writes', ({ io }) => io.writes > writes + 20);
