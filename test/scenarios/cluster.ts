@@ -1,4 +1,5 @@
 // Two nodes (or three) on this machine, with a network between them that a scenario can cut.
+import { strict as assert } from 'node:assert';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,8 +7,9 @@ import type { TimeoutsMs } from '../../lib/config/resolved.ts';
 import { freePorts, LinkProxy } from '../tools/link-proxy.ts';
 import type { ScenarioContext } from '../vm/guest/support.ts';
 import { assertSameData } from './disks.ts';
+import type { Ledger, Load } from './ledger.ts';
 import { ClusterNode } from './node.ts';
-import type { Place } from './place.ts';
+import type { Device, Place } from './place.ts';
 
 const MIB = 1 << 20;
 
@@ -32,11 +34,20 @@ export interface ClusterOptions {
   second?: boolean;
 }
 
+/** A load on alpha's device, and what is known of its blocks. */
+export interface Working {
+  device: Device;
+  ledger: Ledger;
+  load: Load;
+}
+
 const VOLUME = 'r0';
 /** The second volume, of a cluster that has one. */
 export const SECOND_VOLUME = 'r1';
 /** Where metadata 'offset' is put, in a disk of the default size: the data is what lies before. */
 const METADATA_OFFSET = 24 * MIB;
+/** What alpha says of a link over which nothing is copied to it. */
+const LINKED = new Set(['ExchangingMaps', 'SyncSource', 'Connected']);
 
 export class Cluster {
   readonly directory: string;
@@ -174,6 +185,11 @@ export class Cluster {
     return cluster;
   }
 
+  /** Waits until alpha has its peer again, in step or not. */
+  async linked(): Promise<void> {
+    await this.alpha.until('linked', (_, { connection }) => LINKED.has(connection));
+  }
+
   /** Waits until alpha and beta say that they are in step. */
   async synced(): Promise<void> {
     await Promise.all([this.alpha.synced(), this.beta.synced()]);
@@ -182,6 +198,15 @@ export class Cluster {
   /** Throws unless the disks of alpha and beta have the same data. */
   async assertSameData(): Promise<void> {
     await assertSameData(this.alpha.dataArea, this.beta.dataArea);
+  }
+
+  /** Ends a load that goes on, and throws unless the device and both disks have what it wrote. */
+  async assertWhole({ device, ledger, load }: Working): Promise<void> {
+    assert.equal(await load.stop(), null);
+    await device.flush();
+    await this.synced();
+    await ledger.verify(device, 'the device');
+    await this.assertSameData();
   }
 
   /** A clean end of all that run, which must succeed. */

@@ -4,7 +4,7 @@ import { strict as assert } from 'node:assert';
 import { existsSync } from 'node:fs';
 import { type Scenario, type ScenarioContext, scenario, startFio } from '../vm/guest/support.ts';
 import { assertBetween, assertStatusJson } from './checks.ts';
-import { Cluster } from './cluster.ts';
+import { Cluster, type Working } from './cluster.ts';
 import { BLOCK_BYTES, Ledger } from './ledger.ts';
 import type { ClusterNode } from './node.ts';
 import type { Device, Place } from './place.ts';
@@ -36,7 +36,7 @@ function form(t: ScenarioContext, place: Place): Promise<Cluster> {
 }
 
 /** A load that is going on; over ublk it does not notice that the primary's daemon is killed. */
-async function startLoad(place: Place, cluster: Cluster) {
+async function startLoad(place: Place, cluster: Cluster): Promise<Working> {
   const device = await cluster.alpha.open();
   const ledger = new Ledger(device.sizeBytes);
   const load = ledger.load(device, { depth: LOAD_DEPTH, flushEvery: 32 });
@@ -134,20 +134,16 @@ export function crashScenarios(place: Place): Scenario[] {
       async (t) => {
         const cluster = await form(t, place);
         const { alpha, beta } = cluster;
-        const { device, ledger, load } = await startLoad(place, cluster);
+        const working = await startLoad(place, cluster);
         for (let round = 0; round < 2; round += 1) {
           await beta.kill();
           await alpha.unlinked();
-          await load.more(Math.ceil(place.blocks / 2));
+          await working.load.more(Math.ceil(place.blocks / 2));
           await beta.up();
-          await alpha.until('linked', (_, { connection }) => LINKED.has(connection));
-          await load.more(10);
+          await cluster.linked();
+          await working.load.more(10);
         }
-        assert.equal(await load.stop(), null);
-        await device.flush();
-        await cluster.synced();
-        await ledger.verify(device, 'the device');
-        await cluster.assertSameData();
+        await cluster.assertWhole(working);
         await cluster.down();
       },
       { timeoutMs: place.scenarioMs * 1.5 },
@@ -212,5 +208,3 @@ export function crashScenarios(place: Place): Scenario[] {
   }
   return scenarios;
 }
-
-const LINKED = new Set(['ExchangingMaps', 'SyncSource', 'Connected']);

@@ -39,12 +39,8 @@ export function slowLinkScenarios(place: Place): Scenario[] {
         assert.notEqual(apart.peers[0]!.reason, '', 'no reason is told');
         assert.ok(apart.peers[0]!.dirty_chunks > 0);
         link.join();
-        await alpha.until('linked', (_, { connection }) => LINKED.has(connection));
-        assert.equal(await load.stop(), null);
-        await device.flush();
-        await cluster.synced();
-        await ledger.verify(device, 'the device');
-        await cluster.assertSameData();
+        await cluster.linked();
+        await cluster.assertWhole({ device, ledger, load });
         await cluster.down();
       },
       { timeoutMs: place.scenarioMs },
@@ -87,13 +83,9 @@ export function slowLinkScenarios(place: Place): Scenario[] {
           await load.more(place.blocks);
           assert.ok((await alpha.status()).peers[0]!.dirty_chunks > 0);
           link.join();
-          await alpha.until('linked', (_, { connection }) => LINKED.has(connection));
+          await cluster.linked();
         }
-        assert.equal(await load.stop(), null);
-        await device.flush();
-        await cluster.synced();
-        await ledger.verify(device, 'the device');
-        await cluster.assertSameData();
+        await cluster.assertWhole({ device, ledger, load });
         await cluster.down();
       },
       { timeoutMs: place.scenarioMs },
@@ -234,5 +226,3 @@ class Loss {
 const PEER_DOWN = /"event":"peer-down".*"msg":"(.+?)"\}/;
 /** Also of a frame that was cut off in the middle. */
 const SILENCE = /(?:nothing was heard from the peer for|bytes of it are here, and in) (\d+) ms/;
-
-const LINKED = new Set(['ExchangingMaps', 'SyncSource', 'Connected']);

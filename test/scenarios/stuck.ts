@@ -9,10 +9,10 @@ import { memoryOf } from '../tools/memory.ts';
 import { PATIENCE, SHADOWS } from '../tools/patience.ts';
 import { type Scenario, type ScenarioContext, scenario, waitFor } from '../vm/guest/support.ts';
 import { assertBetween, assertStatusShape } from './checks.ts';
-import type { Cluster } from './cluster.ts';
-import { Ledger, type Load } from './ledger.ts';
+import type { Cluster, Working } from './cluster.ts';
+import { Ledger } from './ledger.ts';
 import type { ClusterNode } from './node.ts';
-import type { Device, Place } from './place.ts';
+import type { Place } from './place.ts';
 import { formTroubled, Trouble } from './trouble.ts';
 
 const MIB = 1 << 20;
@@ -20,12 +20,6 @@ const MIB = 1 << 20;
 const PEER_TIMEOUT_MS = 5_000;
 /** The send ring and the window are no more, and node's own heap grows a little. */
 const GROWTH_BYTES_MAX = 128 * MIB;
-
-interface Working {
-  device: Device;
-  ledger: Ledger;
-  load: Load;
-}
 
 async function startLoad(cluster: Cluster): Promise<Working> {
   const device = await cluster.alpha.open();
@@ -35,13 +29,9 @@ async function startLoad(cluster: Cluster): Promise<Working> {
   return { device, ledger, load };
 }
 
-async function finish(cluster: Cluster, { device, ledger, load }: Working): Promise<void> {
-  await cluster.alpha.until('linked', (_, { connection }) => LINKED.has(connection));
-  assert.equal(await load.stop(), null);
-  await device.flush();
-  await cluster.synced();
-  await ledger.verify(device, 'the device');
-  await cluster.assertSameData();
+async function finish(cluster: Cluster, working: Working): Promise<void> {
+  await cluster.linked();
+  await cluster.assertWhole(working);
   for (const node of cluster.nodes) {
     assert.equal((await node.call<StatusJson>('status')).replication.problem, '');
   }
@@ -219,7 +209,7 @@ export function stuckScenarios(place: Place, { blockMs, long }: StuckOptions): S
           const load = kind === 'NBD' ? ledger.load(device, { depth: 16 }) : working.load;
           working = { device, ledger, load };
           await load.more(50);
-          await alpha.until('linked', (_, { connection }) => LINKED.has(connection));
+          await cluster.linked();
         }
         await finish(cluster, working);
       },
@@ -283,5 +273,3 @@ const MISLED = `
     if (mode === 'buffers') kept.push(Buffer.alloc(100 << 20, 1));
     return { writes: 100 };
   },`;
-
-const LINKED = new Set(['ExchangingMaps', 'SyncSource', 'Connected']);
