@@ -32,11 +32,6 @@ bool Session::attach(const OpenOptions& options, AttachReport* report, Failure* 
   return false;
 }
 
-VolumeStatus Session::status(uint64_t* age_us) {
-  *age_us = 0;
-  return engine_->status(true);
-}
-
 // --- from the volume's thread ---
 
 void Session::handle(Delivery delivery) {

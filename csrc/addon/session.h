@@ -65,8 +65,8 @@ class Session {
   // Only while not closed.
   Engine& engine() { return *engine_; }
   // Of now, for whoever asks may have heard of an answer, an event or the end of a request; the
-  // last one when the volume's thread does not answer. `age_us`: how old it is, 0 of now.
-  virtual VolumeStatus status(uint64_t* age_us);
+  // last one when the volume's thread does not answer.
+  VolumeStatus status() { return engine_->status(true); }
 
   // Starts something that answers later. The promise, or nullptr with an exception pending.
   napi_value call(const std::function<void(Engine&, const Reply&)>& start);

@@ -22,13 +22,6 @@ std::shared_ptr<Session> ThreadedSession::open(napi_env env, const OpenOptions& 
   return session;
 }
 
-VolumeStatus ThreadedSession::status(uint64_t* age_us) {
-  const uint64_t asked_us = monotonic_us();
-  const VolumeStatus status = engine_->status(true);
-  *age_us = status.now_us < asked_us ? monotonic_us() - status.now_us : 0;
-  return status;
-}
-
 // --- the wake-up ---
 
 bool ThreadedSession::open_wake(Failure* failure) {

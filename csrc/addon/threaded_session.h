@@ -25,7 +25,6 @@ class ThreadedSession : public Session, public std::enable_shared_from_this<Thre
  public:
   static std::shared_ptr<Session> open(napi_env env, const OpenOptions& options,
                                        AttachReport* report, Failure* failure);
-  VolumeStatus status(uint64_t* age_us) override;
 
  private:
   ThreadedSession(napi_env env, std::string name) : Session(env, std::move(name)) {}

@@ -80,11 +80,10 @@ Napi::Object make_attach_report(Napi::Env env, const AttachReport& report) {
   return maker.object();
 }
 
-Napi::Object make_status(Napi::Env env, const VolumeStatus& status, uint64_t age_us,
-                         const std::string& device) {
+Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::string& device) {
   ObjectMaker maker(env);
   maker.count("nowUs", status.now_us);
-  maker.count("ageUs", age_us);
+  maker.count("ageUs", status.age_us);
   maker.text("role", text_of(status.role, kRoleWords));
   maker.text("disk", text_of(status.disk, kDiskWords));
   maker.text("connection", text_of(status.connection, kConnectionWords));

@@ -13,8 +13,7 @@
 namespace tidemark::addon {
 
 Napi::Object make_attach_report(Napi::Env env, const AttachReport& report);
-Napi::Object make_status(Napi::Env env, const VolumeStatus& status, uint64_t age_us,
-                         const std::string& device);
+Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::string& device);
 Napi::Object make_handshake_state(Napi::Env env, const HandshakeState& state);
 Napi::Array make_events(Napi::Env env, const std::vector<Event>& events);
 Napi::Object make_create_report(Napi::Env env, const CreateReport& report);

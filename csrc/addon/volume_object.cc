@@ -165,9 +165,7 @@ Napi::Value VolumeObject::call(Napi::Env env,
 Napi::Value VolumeObject::status(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!usable(env)) return env.Undefined();
-  uint64_t age_us = 0;
-  const VolumeStatus status = session_->status(&age_us);
-  return make_status(env, status, age_us, session_->engine().device());
+  return make_status(env, session_->status(), session_->engine().device());
 }
 
 Napi::Value VolumeObject::set_limits(const Napi::CallbackInfo& info) {

@@ -107,6 +107,7 @@ struct ResyncStatus {
 };
 struct VolumeStatus {
   uint64_t now_us = 0;
+  uint64_t age_us = 0;  // how old all this is; 0: as new as was asked for
   Role role{};
   DiskState disk{};
   Connection connection{};

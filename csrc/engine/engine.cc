@@ -293,7 +293,9 @@ VolumeStatus Engine::Impl::status(bool fresh) {
     status_ready_.wait_for(lock, std::chrono::microseconds(kStatusAgeUs),
                            [&] { return status_.now_us >= since_us; });
   }
-  return status_;
+  VolumeStatus status = status_;
+  if (status.now_us < since_us) status.age_us = monotonic_us() - status.now_us;
+  return status;
 }
 
 // --- the public face ---

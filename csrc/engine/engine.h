@@ -82,7 +82,7 @@ class Engine {
   void stop_frontend(bool force, FrontendDone done);
 
   // Copied at the end of a turn at most 20 ms ago, or with `fresh` at one that ended later than
-  // this call; the last one when the thread does not answer within 20 ms, which now_us tells.
+  // this call; the last one when the thread does not answer within 20 ms, which age_us tells.
   VolumeStatus status(bool fresh = false) const;
   std::string device() const;
 

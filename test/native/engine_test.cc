@@ -258,6 +258,7 @@ TEST_CASE("the status of a thread that is stuck is the last one, and says of whe
   const uint64_t asked_us = monotonic_us();
   const VolumeStatus old = engine->status(true);
   CHECK(old.now_us < asked_us);
+  CHECK(old.age_us >= asked_us - old.now_us);
   CHECK_FALSE(old.suspended);
   release.set_value();
   CHECK(status_of_now(*engine).suspended);
