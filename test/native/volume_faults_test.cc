@@ -583,11 +583,9 @@ TEST_CASE("a generation that was offered stays known though a newer one came and
   CHECK(known);
 }
 
-// The end of a resync is being written down when the first write of a new primary makes another
-// generation: what the target takes over then is that one, and its answer gets lost.
-TEST_CASE(
-    "a generation that was made while the end of a resync was written down is in doubt, too") {
-  Pair pair(test_seed());
+namespace {
+// a crashes as primary, comes back as the source of a resync, and is promoted in the middle of it.
+void promote_as_source(Pair& pair) {
   REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
   pair.cut();
   pair.a.crash(true);
@@ -596,6 +594,15 @@ TEST_CASE(
   int error = 1;
   REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
   REQUIRE(error == 0);
+}
+}  // namespace
+
+// The end of a resync is being written down when the first write of a new primary makes another
+// generation: what the target takes over then is that one, and its answer gets lost.
+TEST_CASE(
+    "a generation that was made while the end of a resync was written down is in doubt, too") {
+  Pair pair(test_seed());
+  promote_as_source(pair);
   REQUIRE(pair.a.volume().status().connection == Connection::kSyncSource);
   REQUIRE(pair.state(pair.a).bitmap == 0);
   REQUIRE(pair.run([&] { return (pair.state(pair.a).slot_flags & kSlotSyncEnding) != 0; }));
@@ -618,14 +625,7 @@ TEST_CASE(
     "a write under a generation that was made while the end of a resync was offered waits for the "
     "target to have it") {
   Pair pair(test_seed());
-  REQUIRE(pair.wait(pair.write(pair.a, 0, 4096, 1)));
-  pair.cut();
-  pair.a.crash(true);
-  pair.a.attach();
-  REQUIRE(pair.connect(&pair.a, false));
-  int error = 1;
-  REQUIRE(pair.finish([&](Done done) { pair.a.volume().promote(false, done); }, &error));
-  REQUIRE(error == 0);
+  promote_as_source(pair);
   const uint64_t shared = pair.state(pair.a).current;
   // The offer has come, and is being written down there.
   bool offered = false;
