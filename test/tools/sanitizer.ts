@@ -60,7 +60,7 @@ const KINDS: Record<SanitizerName, Kind> = {
     simSeeds: 15,
     // A world of simulated nodes is one thread, has nothing to race with, and would take minutes.
     unitArguments: [
-      '--source-file-exclude=*/volume_test.cc,*/volume_faults_test.cc,*/failover_test.cc',
+      '--source-file-exclude=*/volume_test.cc,*/volume_faults_test.cc,*/offered_generation_test.cc,*/failover_test.cc',
       // It counts the pages that memory takes, and each has shadows here.
       '--test-case-exclude=lazy bitmap: what stays empty touches no page*',
     ],
