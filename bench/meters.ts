@@ -57,14 +57,15 @@ export function threadSleeps(status: string): number {
   return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1] ?? 0);
 }
 
-/** What a file of each thread of a process that has such a name says; of none, once the process has ended. */
-function ofThreads(pid: number, file: string, named = /(?:)/): string[] {
+/** What a file of each thread of a process says, or of those that have such a name; of none, once the process has ended. */
+function ofThreads(pid: number, file: string, named?: RegExp): string[] {
   const folder = `/proc/${pid}/task`;
+  const isWanted = (thread: string) =>
+    named === undefined || named.test(readFileSync(`${folder}/${thread}/comm`, 'utf8').trim());
   const texts: string[] = [];
   for (const thread of existsSync(folder) ? readdirSync(folder) : []) {
     try {
-      const name = readFileSync(`${folder}/${thread}/comm`, 'utf8').trim();
-      if (named.test(name)) texts.push(readFileSync(`${folder}/${thread}/${file}`, 'utf8'));
+      if (isWanted(thread)) texts.push(readFileSync(`${folder}/${thread}/${file}`, 'utf8'));
     } catch {
       // It ended just now, as io_uring's workers do when they are idle.
     }
