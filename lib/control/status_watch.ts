@@ -43,21 +43,25 @@ export class StatusWatch {
 
   /** How long the worker has owed an answer, once that is too long; 0: it answers. */
   get stuckMs(): number {
-    let stuckMs = 0;
     for (const { atMs, isLate } of this.open) {
       const waitedMs = this.clock.now() - atMs;
-      if (isLate || waitedMs > STATUS_MS) stuckMs = Math.max(stuckMs, Math.round(waitedMs));
+      if (isLate || waitedMs > STATUS_MS) return Math.round(waitedMs);
     }
-    return stuckMs;
+    return 0;
   }
 
   /** Waits for the answer as long as it takes. */
   ask(): Promise<ReplicationStatus> {
-    return this.put({ atMs: this.clock.now(), isLate: false });
+    return this.put().answer;
   }
 
-  private async put(question: Question): Promise<ReplicationStatus> {
+  private put(): { question: Question; answer: Promise<ReplicationStatus> } {
+    const question = { atMs: this.clock.now(), isLate: false };
     this.open.add(question);
+    return { question, answer: this.answerTo(question) };
+  }
+
+  private async answerTo(question: Question): Promise<ReplicationStatus> {
     try {
       const status = await this.question();
       this.known = { status, atMs: this.clock.now() };
@@ -72,10 +76,9 @@ export class StatusWatch {
     // When the whole machine stood still, timers and questions have their turn before the answer that came.
     if (this.stuckMs > 0) await new Promise<void>((resolve) => this.nextTurn(resolve));
     if (this.stuckMs === 0) {
-      const question = { atMs: this.clock.now(), isLate: false };
-      const asked = this.put(question);
+      const { question, answer } = this.put();
       // It may fail after it was given up.
-      asked.catch(() => undefined);
+      answer.catch(() => undefined);
       let cancel = () => {};
       const late = new Promise<null>((resolve) => {
         const giveUp = () => {
@@ -84,7 +87,7 @@ export class StatusWatch {
         };
         cancel = this.clock.after(STATUS_MS, () => this.nextTurn(giveUp));
       });
-      const status = await Promise.race([asked, late]).finally(() => cancel());
+      const status = await Promise.race([answer, late]).finally(() => cancel());
       if (status !== null) return { status, ageMs: ageMsOf(status) };
     }
     // Nothing is known only while the volume is being opened.
