@@ -22,21 +22,24 @@ function stage() {
     clock,
     (run) => turns.push(run),
   );
-  return {
-    watch,
-    answers,
-    pass(ms: number) {
-      nowMs += ms;
-    },
-    fire() {
-      const due = [...timers];
-      timers.clear();
-      for (const callback of due) callback();
-    },
-    turn() {
-      for (const callback of turns.splice(0)) callback();
-    },
+  const pass = (ms: number) => {
+    nowMs += ms;
   };
+  const fire = () => {
+    const due = [...timers];
+    timers.clear();
+    for (const callback of due) callback();
+  };
+  const turn = () => {
+    for (const callback of turns.splice(0)) callback();
+  };
+  /** Time passes, and all timers fire with nothing heard meanwhile. */
+  const expire = (ms: number) => {
+    pass(ms);
+    fire();
+    turn();
+  };
+  return { watch, answers, pass, fire, turn, expire };
 }
 
 const statusOf = (ageUs: number) => ({ native: { ageUs } }) as ReplicationStatus;
@@ -56,11 +59,9 @@ async function known() {
 }
 
 test('a worker whose answer was given up counts as stuck, though the timer fired before the clock said so', async () => {
-  const { watch, pass, fire, turn } = await known();
+  const { watch, expire } = await known();
   const told = watch.latest();
-  pass(999.4);
-  fire();
-  turn();
+  expire(999.4);
   assert.equal(await told, { status: first, ageMs: 999 });
   assert.is(watch.stuckMs, 999);
 });
@@ -92,38 +93,32 @@ test('... and so does who asks when an older answer is due', async () => {
 });
 
 test('an answer to an older question does not hide one that is late', async () => {
-  const { watch, answers, pass, fire, turn } = await known();
+  const { watch, answers, pass, expire } = await known();
   const older = watch.ask();
   pass(500);
   const told = watch.latest();
   answers.shift()!(second);
   assert.is(await older, second);
-  pass(1000);
-  fire();
-  turn();
+  expire(1000);
   assert.equal(await told, { status: second, ageMs: 1000 });
   assert.is(watch.stuckMs, 1000);
 });
 
 test('an answer for which the thread of the volume had only an old status is that old', async () => {
-  const { watch, answers, pass, fire, turn } = await known();
+  const { watch, answers, expire } = await known();
   const old = statusOf(2_000_100);
   const told = watch.latest();
   answers.shift()!(old);
   assert.equal(await told, { status: old, ageMs: 2001 });
   const late = watch.latest();
-  pass(1000);
-  fire();
-  turn();
+  expire(1000);
   assert.equal(await late, { status: old, ageMs: 3001 });
 });
 
 test('a stuck worker gets no further question, and answers again once the late answer came', async () => {
-  const { watch, answers, pass, fire, turn } = await known();
+  const { watch, answers, pass, turn, expire } = await known();
   const told = watch.latest();
-  pass(1000);
-  fire();
-  turn();
+  expire(1000);
   await told;
   pass(1500);
   const again = watch.latest();
