@@ -11,6 +11,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { STUCK_MS } from './limits.ts';
 import { nativeMutants, setMutant } from './machine.ts';
 import { chooseMutant } from './mutants/chosen.ts';
 import { runSeed, type SeedResult } from './run_seed.ts';
@@ -21,8 +22,6 @@ const JOBS_MAX = 2;
 /** Trace lines that are printed with a failure; all that were kept are in a file. */
 const LINES_SHOWN = 40;
 const PROGRESS_MS = 2000;
-/** A seed takes a second at most, of a processor that may be shared; one that takes so long goes round in circles. */
-const STUCK_MS = 300_000;
 
 interface Options {
   seed?: number;

@@ -11,13 +11,12 @@ import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
+import { STUCK_MS } from '../limits.ts';
 import { MUTANTS, QUICK } from './list.ts';
 import type { Mutant } from './mutant.ts';
 
 /** Seeds that a mutant gets. */
 const SEEDS = 4000;
-/** A seed takes a second at most, of a processor that may be shared; one that takes so long goes round in circles. */
-const STUCK_MS = 300_000;
 const PROCESSES_MAX = 2;
 const TRIAL = 'build/sim/test/sim/mutants/trial.ts';
 const SIMULATOR = 'build/sim/test/sim/main.ts';
