@@ -64,6 +64,13 @@ export class Episodes {
     return ready() && !this.#weather.over;
   }
 
+  /** Waits for writes of a primary that its peer has not acknowledged; false: there are none, or it is too late. */
+  #writesUnderWay(primary: SimNode): Promise<boolean> {
+    const { machine } = primary;
+    const areThere = () => machine.open && machine.counters().transferWrites > 0;
+    return this.#until(areThere, this.#sim.step + 300);
+  }
+
   /** A command before it may have outlasted the weather: peace stays peace. */
   #cut(one: SimNode, other: SimNode): void {
     if (this.#weather.over) return;
@@ -198,8 +205,7 @@ export class Episodes {
     const pair = await this.#withPrimary(one, other, one);
     if (pair === null) return;
     const [from, to] = pair;
-    const isBusy = () => from.machine.open && from.machine.counters().transferWrites > 0;
-    if (!(await this.#until(isBusy, this.#sim.step + 300))) return;
+    if (!(await this.#writesUnderWay(from))) return;
     this.#sim.working = false;
     this.#cut(from, to);
     if (!(await this.#stepDown(from))) return this.#heal();
@@ -226,8 +232,7 @@ export class Episodes {
     const { random, step, model } = this.#sim;
     const from = one.primary ? one : other;
     if (!(await this.#until(() => model.view(from.index).inStep, step + 500))) return;
-    const isBusy = () => from.machine.open && from.machine.counters().transferWrites > 0;
-    if (!(await this.#until(isBusy, this.#sim.step + 300))) return;
+    if (!(await this.#writesUnderWay(from))) return;
     this.#weather.crash(from, random.oneIn(4) ? 'power' : 'process');
     this.#sim.disturbed();
     this.#weather.operator.restart(from);
