@@ -67,6 +67,21 @@ Superblock superblock(const Layout& layout) {
   return sb;
 }
 
+Layout one_peer_layout(uint64_t volume_bytes) {
+  Geometry geometry;
+  geometry.volume_bytes = volume_bytes;
+  geometry.peer_slots = 1;
+  return make_layout(geometry);
+}
+
+// For a layout with one peer, which is known.
+void create_with_peer(Area& area, const Layout& layout) {
+  Superblock sb = superblock(layout);
+  sb.slots[0].flags = kSlotInUse;
+  sb.slots[0].node_id.bytes[0] = 3;
+  REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+}
+
 }  // namespace
 
 TEST_CASE("the superblock copy that holds is left alone until the other one is durable") {
@@ -138,16 +153,10 @@ TEST_CASE("a disk whose flush failed at an attach is not UpToDate at the next, w
 }
 
 TEST_CASE("a map block that cannot be read makes dirty what it stands for and nothing else") {
-  Geometry geometry;
-  geometry.volume_bytes = uint64_t{1} << 30;
-  geometry.peer_slots = 1;
-  const Layout layout = make_layout(geometry);
+  const Layout layout = one_peer_layout(uint64_t{1} << 30);
   REQUIRE(layout.map_slot_blocks > 3);
   Area area(layout.bytes());
-  Superblock sb = superblock(layout);
-  sb.slots[0].flags = kSlotInUse;
-  sb.slots[0].node_id.bytes[0] = 3;
-  REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+  create_with_peer(area, layout);
   area.bad_block = layout.map_block(0, 2);
   std::unique_ptr<Attachment> attachment;
   const auto error = attach_metadata(area, layout.bytes(), {}, &attachment);
@@ -159,16 +168,10 @@ TEST_CASE("a map block that cannot be read makes dirty what it stands for and no
 }
 
 TEST_CASE("map blocks near each other are written at once, and those between stay as they were") {
-  Geometry geometry;
-  geometry.volume_bytes = uint64_t{100} << 30;
-  geometry.peer_slots = 1;
-  const Layout layout = make_layout(geometry);
+  const Layout layout = one_peer_layout(uint64_t{100} << 30);
   REQUIRE(layout.map_slot_blocks > 700);
   Area area(layout.bytes());
-  Superblock sb = superblock(layout);
-  sb.slots[0].flags = kSlotInUse;
-  sb.slots[0].node_id.bytes[0] = 3;
-  REQUIRE_FALSE(create_metadata(area, sb, layout, true));
+  create_with_peer(area, layout);
   std::vector<uint64_t> stale = {1, 17, 34, layout.map_slot_blocks - 1};
   for (uint64_t block = 100; block < 500; block += 16) stale.push_back(block);
   for (const uint64_t block : stale) area.scratch(layout.map_block(0, block) * kBlockSize);
