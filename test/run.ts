@@ -20,8 +20,8 @@
 // that crashes, hangs, leaves processes behind or runs no test is one failure more. The last line is
 // 'N passed, N failed'; the exit status is 1 if anything failed. scripts/test.sh prepares the checkout.
 
-import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync, rmSync } from 'node:fs';
+import { mkdtemp, readdir, readFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -210,6 +210,20 @@ const SANITIZED_SUITES: Record<string, Suite> = {
   ],
 };
 
+/** Of the program that runs now; gone after it, also when a signal ends this process. */
+const folders = new Set<string>();
+
+async function makeFolder(kind: string): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), `tidemark-${kind}-`));
+  folders.add(folder);
+  return folder;
+}
+
+function removeFolders(): void {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  folders.clear();
+}
+
 /** Of one report, in the summary. */
 const REPORT_CHARS_MAX = 6_000;
 
@@ -231,9 +245,9 @@ async function runProgram(
     if (!(await readFile(file, 'utf8')).includes('.run()')) fail(`${file} never calls run()`);
   }
   const limitMs = program.limitMs * (sanitizer?.patience ?? 1);
-  const folder = await mkdtemp(join(tmpdir(), 'tidemark-test-'));
+  const folder = await makeFolder('test');
   // Not inside: a program may remove what is in its own.
-  const reports = await mkdtemp(join(tmpdir(), 'tidemark-reports-'));
+  const reports = await makeFolder('reports');
   try {
     const { output, code, signal, timedOut, leftBehind } = await runInGroup(
       program.command,
@@ -264,8 +278,7 @@ async function runProgram(
       fail(`the sanitizer reports:\n${report.slice(0, REPORT_CHARS_MAX)}`);
     }
   } finally {
-    await rm(folder, { recursive: true, force: true });
-    await rm(reports, { recursive: true, force: true });
+    removeFolders();
   }
 }
 
@@ -317,6 +330,7 @@ function printSummary(results: readonly SuiteResult[]): void {
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     killRunningGroups();
+    removeFolders();
     process.exit(128 + constants.signals[signal]);
   });
 }
