@@ -17,7 +17,7 @@ const UNVERIFIED_SHARE_MAX = 0.05;
 /** So many runs of fio may be unverified in the shortest of runs. */
 const UNVERIFIED_ALLOWED = 2;
 /** Kills of which one at least comes in the middle of a resync: one round in seven tries to. */
-const KILLS_WITH_RESYNC = 50;
+const KILLS_WITH_RESYNC = 30;
 
 export function noKills(): KillTotals {
   return {
