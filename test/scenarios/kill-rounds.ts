@@ -1,7 +1,7 @@
 // Rounds of kills as a scenario.
 import { strict as assert } from 'node:assert';
 import { type Scenario, scenario } from '../vm/guest/support.ts';
-import { describeTotals, unproved } from './kill-totals.ts';
+import { describeTotals, missedResync, unproved } from './kill-totals.ts';
 import { Kills } from './kills.ts';
 import type { Place } from './place.ts';
 
@@ -13,6 +13,9 @@ export interface KillRounds {
   long?: boolean;
 }
 
+/** Of rounds that are many enough, one in seven tries to hit a resync: five tries at most. */
+const ROUNDS_FOR_RESYNC = 35;
+
 /** After each round all is checked; the first one that fails ends it. */
 export function killScenario(place: Place, options: KillRounds): Scenario {
   const { kills: wanted, rounds, seed, long = false } = options;
@@ -21,7 +24,11 @@ export function killScenario(place: Place, options: KillRounds): Scenario {
     async (t) => {
       t.log(`seed ${seed}`);
       const kills = await Kills.form(t, place, { seed });
-      for (let round = 0; round < rounds || kills.totals.kills < wanted; round += 1) {
+      const goesOn = (round: number) =>
+        round < rounds ||
+        kills.totals.kills < wanted ||
+        (missedResync(kills.totals) && round < ROUNDS_FOR_RESYNC);
+      for (let round = 0; goesOn(round); round += 1) {
         try {
           t.log(`round ${round}: ${await kills.round(round)}`);
         } catch (error) {

@@ -40,9 +40,14 @@ export function describeTotals(totals: KillTotals): string {
   );
 }
 
+/** There were kills enough for one to come in the middle of a resync, and none did. */
+export function missedResync({ kills, resyncsHit }: KillTotals): boolean {
+  return kills >= KILLS_WITH_RESYNC && resyncsHit === 0;
+}
+
 /** What a run that found nothing left unproved, in words; empty when it did all it is for. */
 export function unproved(totals: KillTotals): string[] {
-  const { kills, resyncsHit, fioRuns, fioUnverified, fioWritesVerified } = totals;
+  const { kills, fioRuns, fioUnverified, fioWritesVerified } = totals;
   const missing: string[] = [];
   if (fioWritesVerified === 0) missing.push('no write of fio was verified');
   const allowed = Math.max(UNVERIFIED_ALLOWED, Math.floor(fioRuns * UNVERIFIED_SHARE_MAX));
@@ -51,8 +56,6 @@ export function unproved(totals: KillTotals): string[] {
       `${fioUnverified} of ${fioRuns} runs of fio left nothing to verify; at most ${allowed} may (a writer saved no state)`,
     );
   }
-  if (kills >= KILLS_WITH_RESYNC && resyncsHit === 0) {
-    missing.push(`none of ${kills} kills came during a resync`);
-  }
+  if (missedResync(totals)) missing.push(`none of ${kills} kills came during a resync`);
   return missing;
 }
