@@ -1,3 +1,10 @@
+// Without the instruction: words are folded, by shifts and XORs alone, until ten are left, and
+// those go through tables. The idea is that of Chorba (S. Russell, arXiv:2412.16398): a multiple of
+// the polynomial with few terms says what a word is worth further on in the message. The multiple
+// here is one that needs no memory but registers:
+//
+//   x^640 = x^384 + x^192 + x^164 + x^128 + x^99 + x^5 + 1
+//
 // The hardware path runs three independent streams over equal thirds of a stride, because the crc32
 // instruction has a latency of three cycles and a throughput of one; the three results are joined
 // by multiplying with x^(8 * stride third), which is linear and so a table look-up per byte of the
@@ -10,6 +17,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
@@ -46,7 +54,7 @@ constexpr std::array<ByteTable, 8> make_slices() {
 constexpr std::array<ByteTable, 8> kSlices = make_slices();
 
 // `state` is the inverted CRC, as the instruction and the tables carry it.
-uint32_t extend_portable(uint32_t state, const uint8_t* data, size_t length) {
+uint32_t extend_by_tables(uint32_t state, const uint8_t* data, size_t length) {
   if constexpr (std::endian::native == std::endian::little) {
     for (; length >= 8; data += 8, length -= 8) {
       uint64_t word;
@@ -62,6 +70,56 @@ uint32_t extend_portable(uint32_t state, const uint8_t* data, size_t length) {
   }
   for (; length > 0; ++data, --length) state = (state >> 8) ^ kSlices[0][(state ^ *data) & 0xff];
   return state;
+}
+
+// A word is 64 coefficients, the highest in its lowest bit; ten words that follow each other are in
+// flight. The one in place `kTop` leaves: its product with the right-hand side above goes to the
+// nine behind it and to `next`, the word that takes its place.
+constexpr size_t kFolded = 10;
+constexpr size_t kFoldMin = 4 * kFolded * sizeof(uint64_t);
+using Words = std::array<uint64_t, kFolded>;
+
+uint64_t load_word(const uint8_t* data) {
+  uint64_t word;
+  std::memcpy(&word, data, sizeof word);
+  return word;
+}
+
+template <size_t kTop>
+inline void fold(Words& words, uint64_t next) {
+  const uint64_t top = words[kTop];
+  // x^(64 n) is n places before the newest, and the rest of an exponent a shift, whose upper bits
+  // fall into the place before that.
+  const auto place = [&words](size_t n) -> uint64_t& {
+    return words[(kTop + kFolded - n) % kFolded];
+  };
+  place(0) = next ^ top ^ (top >> 5);                            // 1, x^5
+  place(1) ^= (top << (64 - 5)) ^ (top >> (99 - 64));            // x^5, x^99
+  place(2) ^= (top << (128 - 99)) ^ top ^ (top >> (164 - 128));  // x^99, x^128, x^164
+  place(3) ^= (top << (192 - 164)) ^ top;                        // x^164, x^192
+  place(6) ^= top;                                               // x^384
+}
+
+template <size_t... kPlaces>
+inline void fold_all(Words& words, const uint8_t* data, std::index_sequence<kPlaces...>) {
+  (fold<kPlaces>(words, load_word(data + kPlaces * sizeof(uint64_t))), ...);
+}
+
+uint32_t extend_portable(uint32_t state, const uint8_t* data, size_t length) {
+  if (std::endian::native != std::endian::little || length < kFoldMin) {
+    return extend_by_tables(state, data, length);
+  }
+  Words words;
+  std::memcpy(words.data(), data, sizeof words);
+  words[0] ^= state;
+  for (;;) {
+    data += sizeof words;
+    length -= sizeof words;
+    if (length < sizeof words) break;
+    fold_all(words, data, std::make_index_sequence<kFolded>());
+  }
+  state = extend_by_tables(0, reinterpret_cast<const uint8_t*>(words.data()), sizeof words);
+  return extend_by_tables(state, data, length);
 }
 
 #ifdef TIDEMARK_CRC_TARGET
