@@ -165,8 +165,8 @@ class Volume {
   // Bytes from the peer, all that are unread, contiguous. Returns how many were used (whole
   // frames); the rest comes again, with more behind it.
   size_t link_input(std::span<const uint8_t> bytes);
-  // Once per turn of the owner's loop, after all other events: starts log writes, epochs, resync,
-  // acknowledgements. `now_us` never goes back.
+  // In each turn of the owner's loop, after other events, once or more often: starts log writes,
+  // epochs, resync, acknowledgements. `now_us` never goes back.
   void poll(uint64_t now_us);
   // When poll() must be called at the latest even if nothing happens.
   uint64_t next_deadline_us() const;

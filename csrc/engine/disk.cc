@@ -76,7 +76,9 @@ void Disk::submit(Io* io) {
   if (idle_.empty()) {
     operation = operations_.emplace_back(std::make_unique<Operation>()).get();
     // None of them may fail once an operation counts as in flight.
-    for (auto* list : {&idle_, &in_place_, &done_in_place_}) list->reserve(operations_.capacity());
+    for (auto* list : {&idle_, &for_ring_, &in_place_, &done_in_place_}) {
+      list->reserve(operations_.capacity());
+    }
     operation->disk = this;
     operation->done = [](Completion* self, int32_t result, uint32_t) {
       auto* mine = static_cast<Operation*>(self);
@@ -128,18 +130,28 @@ void Disk::submit(Io* io) {
 // Queue the next piece of the current step.
 void Disk::start(Operation* operation) {
   prepare(operation);
-  const Entry& entry = operation->entry;
-  if (operation->area->in_memory && entry.quick) {
-    in_place_.push_back(operation);
-    return;
+  const bool in_place = operation->area->in_memory && operation->entry.quick;
+  (in_place ? in_place_ : for_ring_).push_back(operation);
+}
+
+// In the order of submit(). An exception leaves the rest.
+void Disk::enter_ring() {
+  std::reverse(for_ring_.begin(), for_ring_.end());
+  for (; !for_ring_.empty(); for_ring_.pop_back()) {
+    Operation* operation = for_ring_.back();
+    if (abandoned_) {
+      finish(operation, -ECANCELED);
+      continue;
+    }
+    const Entry& entry = operation->entry;
+    io_uring_sqe* sqe = ring_.sqe(operation);
+    sqe->opcode = entry.opcode;
+    sqe->fd = operation->step == Step::kFail ? -1 : operation->area->fd;
+    sqe->off = entry.offset;
+    sqe->addr = entry.address;
+    sqe->len = entry.length;
+    sqe->rw_flags = entry.flags;  // and fsync_flags: they lie in one place
   }
-  io_uring_sqe* sqe = ring_.sqe(operation);
-  sqe->opcode = entry.opcode;
-  sqe->fd = operation->step == Step::kFail ? -1 : operation->area->fd;
-  sqe->off = entry.offset;
-  sqe->addr = entry.address;
-  sqe->len = entry.length;
-  sqe->rw_flags = entry.flags;  // and fsync_flags: they lie in one place
 }
 
 void Disk::prepare(Operation* operation) {
@@ -196,7 +208,7 @@ void Disk::prepare(Operation* operation) {
   }
 }
 
-// In this order: what is done in place now is handed back in the next turn, and not from here.
+// In this order: what `done` submits is not done in place before it was handed back.
 void Disk::run_in_place() {
   assert(!undelivered());
   done_in_place_.swap(in_place_);

@@ -34,12 +34,14 @@ class Disk {
   Disk& operator=(const Disk&) = delete;
 
   void submit(Io* io);
-  // Does what was submitted and is done in place; deliver() hands it back. Both once in a turn,
-  // this one after what leaves by sockets, so that their other ends work meanwhile. What is queued
-  // in the ring waits for it.
+  // Does what was submitted and is done in place; deliver() hands it back. This one after what
+  // leaves by sockets, so that their other ends work meanwhile.
   void run_in_place();
   void deliver();
   bool undelivered() const { return delivered_ < done_in_place_.size(); }
+  bool waits_in_place() const { return !in_place_.empty(); }
+  // Puts the rest of what was submitted into the ring, behind what others have put there meanwhile.
+  void enter_ring();
   // From now on nothing is started or handed back; what is in the kernel's hands comes to its end.
   void abandon() { abandoned_ = true; }
   uint64_t in_flight() const { return in_flight_; }
@@ -71,7 +73,8 @@ class Disk {
   std::function<void(Io*)> done_;
   std::vector<std::unique_ptr<Operation>> operations_;  // all that were ever made
   std::vector<Operation*> idle_;
-  std::vector<Operation*> in_place_;       // submitted, to be done in place ...
+  std::vector<Operation*> for_ring_;       // submitted, to be done by the ring
+  std::vector<Operation*> in_place_;       // to be done in place ...
   std::vector<Operation*> done_in_place_;  // ... and done
   size_t delivered_ = 0;                   // of those
   uint8_t* zeroes_ = nullptr;              // kZeroBytes, never written

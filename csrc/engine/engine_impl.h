@@ -104,6 +104,7 @@ class Engine::Impl {
   int prepare(bool suspended);
   void loop();
   void turn();
+  bool pass_on();
   bool run_tasks();
   size_t link_input();
   void publish_status();

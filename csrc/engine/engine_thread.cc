@@ -1,10 +1,13 @@
 // The volume's thread. One turn of its loop:
 //
 //   sleep in the ring (not while there is work) and deliver completions -> posted tasks -> bytes
-//   from the peer -> Volume::poll -> Frontend::turn_end -> one send, or one wake-up, for all bytes
-//   to the peer -> disk I/O that is done in place -> status, if asked
+//   from the peer -> pass on -> disk I/O that is done in place, its completions, and pass on once
+//   more -> disk I/O of the ring -> status, if asked
 //
-// What a step starts is submitted with the next turn's system call, together with the wait for it.
+// To pass on is Volume::poll -> Frontend::turn_end -> one send, or one wake-up, for all bytes to
+// the peer. What a step starts is submitted with the next turn's system call, together with the
+// wait for it; what a frontend gave the ring goes ahead of the disk's I/O, which can take its time
+// in that call.
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -237,10 +240,26 @@ void Engine::Impl::turn() {
     report_failure(std::string("io_uring_enter: ") + std::strerror(-delivered));
     return finish(true);
   }
-  disk_->deliver();
   run_tasks();
   if (ended_) return;
-  const size_t used = link_input();
+  bool moved = link_input() > 0;
+  bool more = pass_on();
+  disk_->run_in_place();
+  if (disk_->undelivered()) {
+    disk_->deliver();
+    if (ended_) return;
+    // A write that is durable may let go of what the peer sent behind it.
+    moved = true;
+    more = pass_on();
+  }
+  disk_->enter_ring();
+  if (status_wanted_.load(std::memory_order_relaxed)) publish_status();
+  again_ = more || (moved && link_left_ > 0) || arena_.take_refilled() || disk_->waits_in_place();
+}
+
+// What was taken in goes on: to the disk, back to the frontend and to the peer. True: there is more
+// to do at once.
+bool Engine::Impl::pass_on() {
   submitted_ = false;
   volume_->poll(monotonic_us());
   if (frontend_ != nullptr) frontend_->turn_end();
@@ -257,10 +276,7 @@ void Engine::Impl::turn() {
   } else if (unread && callbacks_.outgoing) {
     callbacks_.outgoing();
   }
-  disk_->run_in_place();
-  if (status_wanted_.load(std::memory_order_relaxed)) publish_status();
-  again_ = submitted_ || room || (used > 0 && link_left_ > 0) || arena_.take_refilled() ||
-           disk_->undelivered();
+  return submitted_ || room;
 }
 
 bool Engine::Impl::run_tasks() {
@@ -363,11 +379,12 @@ void Engine::Impl::drain() {
     const bool waits = all ? ring_.in_flight() > 0 : mailbox_.reading() || moves;
     return waits && monotonic_us() < deadline;
   };
-  disk_->deliver();
+  disk_->deliver();  // a turn may have ended before it
   while (waiting()) {
     disk_->run_in_place();
-    if (ring_.turn(disk_->undelivered() ? 0 : kDrainUs / 10) < 0) break;
     disk_->deliver();
+    disk_->enter_ring();
+    if (ring_.turn(disk_->waits_in_place() ? 0 : kDrainUs / 10) < 0) break;
   }
 }
 

@@ -38,8 +38,8 @@ class Frontend {
   virtual ~Frontend() = default;
   // Request::owner points here; called exactly once per submitted request.
   virtual void complete(Request* request) = 0;
-  // Once per turn of the loop after completions were delivered (send what is batched). Must be
-  // cheap when there is nothing to do.
+  // In each turn of the loop after completions were delivered, once or twice (send what is
+  // batched). Must be cheap when there is nothing to do.
   virtual void turn_end() = 0;
   virtual std::string device() const = 0;  // "/dev/ublkb0", or the socket's path
   virtual bool in_use() const = 0;         // mounted, open, or clients connected

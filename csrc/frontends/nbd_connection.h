@@ -50,7 +50,8 @@ class NbdConnection {
 
   // The volume answered.
   void complete(Command* command);
-  // Once per turn: goes on where a buffer or a place was missing, sends what is queued.
+  // In each turn, once or twice: goes on where a buffer or a place was missing, sends what is
+  // queued.
   void turn_end();
   void drain();
   void cut();

@@ -21,8 +21,9 @@ constexpr uint64_t kMeta = 64u << 10;
 // One turn, as the engine does it.
 void turn(Ring& ring, Disk& disk) {
   disk.run_in_place();
-  REQUIRE(ring.turn(disk.undelivered() ? 0 : 1'000'000) >= 0);
   disk.deliver();
+  disk.enter_ring();
+  REQUIRE(ring.turn(disk.waits_in_place() ? 0 : 1'000'000) >= 0);
 }
 
 // A file: metadata area first, then the data.
@@ -178,6 +179,8 @@ TEST_CASE("on a filesystem in memory what is small does not go through the ring"
   }
   Io large = make(IoKind::kWrite, 0, data.size(), data.data());
   rig.disk.submit(&large);
+  CHECK(rig.ring.in_flight() == 0);  // others go first
+  rig.disk.enter_ring();
   CHECK(rig.ring.in_flight() == 1);
   while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
 }
@@ -201,6 +204,26 @@ TEST_CASE("what is done in place and has not been handed back survives an except
   disk.deliver();
   CHECK(finished == std::vector<Io*>{&first, &second});
   CHECK(disk.in_flight() == 0);
+}
+
+TEST_CASE("what waits to enter the ring does so in its order, once, and not after abandon") {
+  Rig rig;
+  std::vector<uint8_t> data(4096);
+  Io flush = make(IoKind::kFlush, 0, 0);
+  Io outside = make(IoKind::kWrite, kData, 4096, data.data());
+  Io write = make(IoKind::kWrite, 0, 4096, data.data());
+  for (Io* io : {&flush, &outside, &write}) rig.disk.submit(io);
+  rig.disk.enter_ring();
+  CHECK(rig.ring.in_flight() == 3);
+  rig.disk.enter_ring();
+  CHECK(rig.ring.in_flight() == 3);
+  while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
+  CHECK(rig.finished.size() == 3);
+  rig.disk.submit(&write);
+  rig.disk.abandon();
+  rig.disk.enter_ring();
+  CHECK(rig.disk.in_flight() == 0);
+  CHECK(rig.ring.in_flight() == 0);
 }
 
 TEST_CASE("after abandon nothing is handed back") {
