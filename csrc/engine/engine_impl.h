@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/alarm.h"
 #include "engine/arena.h"
 #include "engine/byte_ring.h"
 #include "engine/disk.h"
@@ -129,6 +130,7 @@ class Engine::Impl {
 
   // Owned by the thread, in the order in which they may use each other.
   Ring ring_;
+  Alarm alarm_{ring_};
   Arena arena_;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<Volume> volume_;

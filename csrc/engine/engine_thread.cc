@@ -229,9 +229,8 @@ void Engine::Impl::loop() {
 void Engine::Impl::turn() {
   uint64_t timeout_us = 0;
   if (!again_ && mailbox_.sleep() && receive_.unread().size() <= link_left_) {
-    const uint64_t deadline = volume_->next_deadline_us();
-    const uint64_t now = monotonic_us();
-    timeout_us = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
+    alarm_.set(volume_->next_deadline_us());
+    timeout_us = UINT64_MAX;
   }
   again_ = false;
   const int delivered = ring_.turn(timeout_us);
@@ -371,6 +370,7 @@ void Engine::Impl::drain() {
   }
   if (socket_ != nullptr) socket_->shut("the volume was closed");
   mailbox_.unlisten();
+  alarm_.cancel();
   const uint64_t deadline = monotonic_us() + kDrainUs;
   const auto waiting = [&] {
     if (disk_->in_flight() > 0) return true;

@@ -139,6 +139,8 @@ void Ring::unspill() {
 // cannot be submitted now stays queued.
 int Ring::enter(uint32_t wait_count, uint32_t flags, uint64_t timeout_us) {
   unspill();
+  // Among what stays behind may be what would end the wait.
+  if (!spilled_.empty()) wait_count = 0;
   store_release(sq_tail_, local_tail_);
   __kernel_timespec timeout = {};
   io_uring_getevents_arg argument = {};
