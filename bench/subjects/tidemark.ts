@@ -64,7 +64,7 @@ export class Tidemark implements ResyncSubject {
     if (device === null) throw new Error(`${this.id}: no device is served`);
     this.device = device;
     await pass(this, this.options.fill ?? FILL, 4 * place.patienceMs);
-    if (this.options.away) await this.disconnect();
+    if (this.options.away) await this.leaveAlone();
     else await this.until('in step', inStep);
   }
 
@@ -176,6 +176,12 @@ export class Tidemark implements ResyncSubject {
 
   pids(): number[] | null {
     return this.place?.where === 'vm' ? null : this.daemons.map(({ pid }) => pid);
+  }
+
+  /** The peer's daemon ends too: one that keeps calling would cost whatever is measured meanwhile, and most where all is emulated. */
+  private async leaveAlone(): Promise<void> {
+    await this.disconnect();
+    await this.daemons.pop()?.end();
   }
 
   async disconnect(): Promise<void> {
