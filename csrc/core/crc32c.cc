@@ -53,13 +53,17 @@ constexpr std::array<ByteTable, 8> make_slices() {
 
 constexpr std::array<ByteTable, 8> kSlices = make_slices();
 
+inline uint64_t load_word(const uint8_t* data) {
+  uint64_t word;
+  std::memcpy(&word, data, sizeof word);
+  return word;
+}
+
 // `state` is the inverted CRC, as the instruction and the tables carry it.
 uint32_t extend_by_tables(uint32_t state, const uint8_t* data, size_t length) {
   if constexpr (std::endian::native == std::endian::little) {
     for (; length >= 8; data += 8, length -= 8) {
-      uint64_t word;
-      std::memcpy(&word, data, sizeof word);
-      word ^= state;
+      const uint64_t word = load_word(data) ^ state;
       // Written out: a loop is one branch and one variable shift a byte, which compilers keep, and
       // an emulated processor pays for.
       state = kSlices[7][word & 0xff] ^ kSlices[6][(word >> 8) & 0xff] ^
@@ -73,17 +77,11 @@ uint32_t extend_by_tables(uint32_t state, const uint8_t* data, size_t length) {
 }
 
 // A word is 64 coefficients, the highest in its lowest bit; ten words that follow each other are in
-// flight. The one in place `kTop` leaves: its product with the right-hand side above goes to the
-// nine behind it and to `next`, the word that takes its place.
+// flight. The one in place `kTop` leaves: its product with the right-hand side above goes to some
+// of the nine behind it and to `next`, the word that takes its place.
 constexpr size_t kFolded = 10;
 constexpr size_t kFoldMin = 4 * kFolded * sizeof(uint64_t);
 using Words = std::array<uint64_t, kFolded>;
-
-uint64_t load_word(const uint8_t* data) {
-  uint64_t word;
-  std::memcpy(&word, data, sizeof word);
-  return word;
-}
 
 template <size_t kTop>
 inline void fold(Words& words, uint64_t next) {
@@ -154,8 +152,7 @@ uint32_t shift_third(uint32_t state) {
 }
 
 TIDEMARK_CRC_TARGET inline uint64_t step8(uint64_t state, const uint8_t* data) {
-  uint64_t word;
-  std::memcpy(&word, data, sizeof word);
+  const uint64_t word = load_word(data);
 #if defined(__x86_64__)
   return _mm_crc32_u64(state, word);
 #else
