@@ -19,9 +19,7 @@ void Alarm::set(uint64_t deadline_us) {
   // namespace is another. It reads this when the entry is submitted; one that had to stay in the
   // queue finds an earlier time there.
   const uint64_t now_us = monotonic_us();
-  const uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0;
-  time_.tv_sec = static_cast<int64_t>(left_us / 1'000'000);
-  time_.tv_nsec = static_cast<long long>(left_us % 1'000'000 * 1000);
+  time_ = timespec_of(deadline_us > now_us ? deadline_us - now_us : 0);
   const auto time = reinterpret_cast<uint64_t>(&time_);
   if (armed_us_ == 0) {
     io_uring_sqe* sqe = ring_.sqe(&timeout_);
@@ -30,9 +28,7 @@ void Alarm::set(uint64_t deadline_us) {
     sqe->len = 1;
   } else {
     // One that has just gone off is not found, and its completion ends the sleep.
-    io_uring_sqe* sqe = ring_.sqe(nullptr);
-    sqe->opcode = IORING_OP_TIMEOUT_REMOVE;
-    sqe->addr = reinterpret_cast<uint64_t>(static_cast<Completion*>(&timeout_));
+    io_uring_sqe* sqe = removal();
     sqe->addr2 = time;
     sqe->timeout_flags = IORING_TIMEOUT_UPDATE;
   }
@@ -40,10 +36,14 @@ void Alarm::set(uint64_t deadline_us) {
 }
 
 void Alarm::cancel() {
-  if (armed_us_ == 0) return;
+  if (armed_us_ != 0) removal();
+}
+
+io_uring_sqe* Alarm::removal() {
   io_uring_sqe* sqe = ring_.sqe(nullptr);
   sqe->opcode = IORING_OP_TIMEOUT_REMOVE;
   sqe->addr = reinterpret_cast<uint64_t>(static_cast<Completion*>(&timeout_));
+  return sqe;
 }
 
 }  // namespace tidemark

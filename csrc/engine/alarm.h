@@ -26,6 +26,8 @@ class Alarm {
     Alarm* alarm = nullptr;
   };
 
+  io_uring_sqe* removal();
+
   Ring& ring_;
   Timeout timeout_;
   uint64_t armed_us_ = 0;  // 0: it is not in the ring

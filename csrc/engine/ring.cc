@@ -39,6 +39,13 @@ constexpr uint32_t kNeededFeatures =
 
 }  // namespace
 
+__kernel_timespec timespec_of(uint64_t us) {
+  __kernel_timespec time = {};
+  time.tv_sec = static_cast<int64_t>(us / 1'000'000);
+  time.tv_nsec = static_cast<long long>(us % 1'000'000 * 1000);
+  return time;
+}
+
 Ring::~Ring() { close(); }
 
 int Ring::map(uint64_t offset, size_t bytes, Mapping* out) {
@@ -147,8 +154,7 @@ int Ring::enter(uint32_t wait_count, uint32_t flags, uint64_t timeout_us) {
   const void* extra = nullptr;
   size_t extra_bytes = 0;
   if (wait_count > 0 && timeout_us != UINT64_MAX) {
-    timeout.tv_sec = static_cast<int64_t>(timeout_us / 1'000'000);
-    timeout.tv_nsec = static_cast<long long>(timeout_us % 1'000'000 * 1000);
+    timeout = timespec_of(timeout_us);
     argument.ts = reinterpret_cast<uint64_t>(&timeout);
     extra = &argument;
     extra_bytes = sizeof argument;

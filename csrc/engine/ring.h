@@ -18,6 +18,9 @@ struct Completion {
   void (*done)(Completion* self, int32_t result, uint32_t flags) = nullptr;
 };
 
+// As the kernel takes times.
+__kernel_timespec timespec_of(uint64_t us);
+
 class Ring {
  public:
   struct Options {
