@@ -220,6 +220,12 @@ TEST_CASE("what waits to enter the ring does so in its order, once, and not afte
   CHECK(rig.ring.in_flight() == 3);
   while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
   CHECK(rig.finished.size() == 3);
+  // Those that only fail come back in the order in which they went.
+  rig.finished.clear();
+  std::vector<Io> refused(3, outside);
+  for (Io& io : refused) rig.disk.submit(&io);
+  while (rig.disk.in_flight() > 0) turn(rig.ring, rig.disk);
+  CHECK(rig.finished == std::vector<Io*>{&refused[0], &refused[1], &refused[2]});
   rig.disk.submit(&write);
   rig.disk.abandon();
   rig.disk.enter_ring();
