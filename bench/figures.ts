@@ -11,6 +11,9 @@ export const METRICS = [
   'cpu_s_per_gib',
   'wire_bytes_per_byte',
   'switches_per_io',
+  'wakeups_per_io',
+  'requests_per_batch',
+  'sends_per_io',
   'resync_ms',
 ] as const;
 export type Metric = (typeof METRICS)[number];

@@ -2,7 +2,7 @@
 
 import { run } from '../test/vm/command.ts';
 import type { Values } from './figures.ts';
-import { costs, read } from './meters.ts';
+import { batching, costs, read } from './meters.ts';
 import type { Subject } from './subject.ts';
 
 /** Beyond the run's own time. */
@@ -78,12 +78,15 @@ export async function measureFio(
     ...work,
   ];
   const pids = subject.pids();
+  const workedBefore = await subject.worked?.();
   const before = read(pids);
   const { stdout } = await run(argv, { timeoutMs: seconds * 1000 + LIMIT_MS });
   const after = read(pids);
+  const workedAfter = await subject.worked?.();
   const { values, bytes, requests } = valuesOf(stdout);
   const told = pids === null || subject.threadsLast;
-  return { ...values, ...costs(before, after, bytes, told ? requests : 0) };
+  const batches = workedBefore && workedAfter ? batching(workedBefore, workedAfter, requests) : {};
+  return { ...values, ...costs(before, after, bytes, told ? requests : 0), ...batches };
 }
 
 /** Writes to the device once, in one pass: all of it, or as `work` says. */

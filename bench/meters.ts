@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { Values } from './figures.ts';
+import type { Worked } from './subject.ts';
 
 const GIB = 2 ** 30;
 
@@ -103,6 +104,17 @@ export function costs(before: Reading, after: Reading, bytes: number, requests =
     wire_bytes_per_byte: (after.wire_bytes - before.wire_bytes) / bytes,
   };
   if (requests > 0) values.switches_per_io = (after.switches - before.switches) / requests;
+  return values;
+}
+
+/** In what batches the thread worked that served so many requests of fio's between two counts. */
+export function batching(before: Worked, after: Worked, requests: number): Values {
+  const more = (key: keyof Worked) => after[key] - before[key];
+  const values: Values = { wakeups_per_io: more('wakeups') / requests };
+  if (more('request_batches') > 0) {
+    values.requests_per_batch = more('requests') / more('request_batches');
+  }
+  if (more('link_sends') > 0) values.sends_per_io = more('link_sends') / requests;
   return values;
 }
 

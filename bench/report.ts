@@ -68,6 +68,24 @@ const VIEWS: readonly View[] = [
     suits: () => true,
   },
   {
+    title: "Wake-ups of the primary's volume thread for each request",
+    metric: 'wakeups_per_io',
+    text: (value) => value.toFixed(2),
+    suits: () => true,
+  },
+  {
+    title: 'Requests that the thread took at once',
+    metric: 'requests_per_batch',
+    text: (value) => value.toFixed(1),
+    suits: () => true,
+  },
+  {
+    title: 'Sends to the peer for each request',
+    metric: 'sends_per_io',
+    text: (value) => value.toFixed(2),
+    suits: () => true,
+  },
+  {
     title: 'Milliseconds from connecting to being in step',
     metric: 'resync_ms',
     text: micros,

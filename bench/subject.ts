@@ -19,6 +19,17 @@ export interface Subject {
   pids(): number[] | null;
   /** Its threads last as long as it does. What others switched went with their threads, and is not told. */
   readonly threadsLast?: boolean;
+  /** How its thread has worked so far; of subjects that count it. */
+  worked?(): Promise<Worked>;
+}
+
+/** Counts since the start, of the node that serves the device. */
+export interface Worked {
+  requests: number;
+  /** So often it took requests, one or many. */
+  request_batches: number;
+  wakeups: number;
+  link_sends: number;
 }
 
 export interface Progress {

@@ -11,7 +11,7 @@ import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
 import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
-import type { Progress, ResyncSubject } from '../subject.ts';
+import type { Progress, ResyncSubject, Worked } from '../subject.ts';
 
 const VOLUME = 'bench';
 const NODES = ['alpha', 'beta'] as const;
@@ -205,6 +205,12 @@ export class Tidemark implements ResyncSubject {
 
   async writes(): Promise<number> {
     return (await this.status()).io.writes;
+  }
+
+  async worked(): Promise<Worked> {
+    const { io, thread } = await this.status();
+    const requests = io.reads + io.writes + io.flushes + io.discards;
+    return { requests, ...thread };
   }
 }
 

@@ -65,6 +65,15 @@ Napi::Value make_resync(Napi::Env env, const ResyncStatus& resync) {
   return maker.object();
 }
 
+Napi::Object make_thread(Napi::Env env, const ThreadStatus& thread) {
+  ObjectMaker maker(env);
+  maker.count("wakeups", thread.wakeups);
+  maker.count("requestBatches", thread.request_batches);
+  maker.count("linkSends", thread.link_sends);
+  maker.count("linkReceives", thread.link_receives);
+  return maker.object();
+}
+
 }  // namespace
 
 Napi::Object make_attach_report(Napi::Env env, const AttachReport& report) {
@@ -122,6 +131,7 @@ Napi::Object make_status(Napi::Env env, const VolumeStatus& status, const std::s
   maker.count("markedByReplayChunks", status.marked_by_replay_chunks);
   maker.value("peers", make_peers(env, status));
   maker.value("resync", make_resync(env, status.resync));
+  maker.value("thread", make_thread(env, status.thread));
   maker.text("device", device);
   return maker.object();
 }

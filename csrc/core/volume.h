@@ -105,6 +105,14 @@ struct ResyncStatus {
   uint64_t chunks_sent = 0;        // source: dirty chunks read and sent
   uint64_t unreadable_chunks = 0;  // source: those of the rest that cannot be read here
 };
+// How the owner's thread worked; the owner fills it in. Requests and bytes divided by these are the
+// sizes of its batches.
+struct ThreadStatus {
+  uint64_t wakeups = 0;          // it slept, and something woke it
+  uint64_t request_batches = 0;  // turns of its loop that took requests
+  uint64_t link_sends = 0;       // system calls and ring entries that moved bytes of the link
+  uint64_t link_receives = 0;
+};
 struct VolumeStatus {
   uint64_t now_us = 0;
   uint64_t age_us = 0;  // how old all this is; 0: as new as was asked for
@@ -141,6 +149,7 @@ struct VolumeStatus {
   uint64_t marked_by_replay_chunks = 0;  // what the last attach's log replay marked
   std::array<PeerStatus, kMaxPeerSlots> peers;
   ResyncStatus resync;
+  ThreadStatus thread;
 };
 
 // What attach found; made by core/attach.h.

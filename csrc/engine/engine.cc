@@ -266,8 +266,8 @@ int Engine::Impl::take_socket(int fd, SocketEnded ended) {
       if (!ended_) volume_->link_stop(why);
       ended(why);
     };
-    socket_ =
-        std::make_unique<LinkSocket>(ring_, std::exchange(owned->fd, -1), *send_, receive_, tell);
+    socket_ = std::make_unique<LinkSocket>(ring_, std::exchange(owned->fd, -1), *send_, receive_,
+                                           counts_, tell);
   };
   return mailbox_.post(take) ? 0 : -ESHUTDOWN;
 }

@@ -142,7 +142,10 @@ class Engine::Impl {
   bool starting_ = false;   // a frontend is on its way up
   bool stopping_ = false;   // or down
   bool submitted_ = false;  // a request came in since the last poll
-  bool again_ = true;       // there is more to do: do not sleep
+  uint64_t turns_ = 0;
+  uint64_t requests_turn_ = 0;  // the last that took requests
+  ThreadStatus counts_;         // but for what the kernel counts
+  bool again_ = true;           // there is more to do: do not sleep
   bool closing_ = false;
   bool abandoned_ = false;
   bool ended_ = false;

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
@@ -63,6 +64,13 @@ void set_up_thread(const EngineOptions& options) {
     if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &cpus);
   }
   sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
+// Since it began.
+uint64_t sleeps_of_this_thread() {
+  rusage usage = {};
+  getrusage(RUSAGE_THREAD, &usage);
+  return static_cast<uint64_t>(usage.ru_nvcsw);
 }
 
 }  // namespace
@@ -126,6 +134,10 @@ Ring& Engine::Impl::FrontendSide::ring() { return impl_.ring_; }
 void Engine::Impl::FrontendSide::submit(Request* request) {
   ++impl_.requests_out_;
   impl_.submitted_ = true;
+  if (impl_.requests_turn_ != impl_.turns_) {
+    impl_.requests_turn_ = impl_.turns_;
+    ++impl_.counts_.request_batches;
+  }
   impl_.volume_->submit(request);
 }
 
@@ -227,6 +239,7 @@ void Engine::Impl::loop() {
 }
 
 void Engine::Impl::turn() {
+  ++turns_;
   uint64_t timeout_us = 0;
   if (!again_ && mailbox_.sleep() && receive_.unread().size() <= link_left_) {
     alarm_.set(volume_->next_deadline_us());
@@ -308,6 +321,8 @@ void Engine::Impl::publish_status() {
   const uint64_t now_us = monotonic_us();
   VolumeStatus fresh = volume_->status();
   fresh.now_us = now_us;
+  fresh.thread = counts_;
+  fresh.thread.wakeups = sleeps_of_this_thread();
   std::lock_guard lock(status_mutex_);
   status_ = std::move(fresh);
   status_ready_.notify_all();

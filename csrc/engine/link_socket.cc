@@ -21,8 +21,14 @@ bool try_again(int32_t result) { return result == -EINTR || result == -EAGAIN; }
 
 }  // namespace
 
-LinkSocket::LinkSocket(Ring& ring, int fd, ByteRing& send, ByteRing& receive, Ended ended)
-    : ring_(ring), fd_(fd), send_ring_(send), receive_ring_(receive), ended_(std::move(ended)) {
+LinkSocket::LinkSocket(Ring& ring, int fd, ByteRing& send, ByteRing& receive, ThreadStatus& counts,
+                       Ended ended)
+    : ring_(ring),
+      fd_(fd),
+      send_ring_(send),
+      receive_ring_(receive),
+      counts_(counts),
+      ended_(std::move(ended)) {
   receive_.socket = this;
   receive_.done = [](Completion* self, int32_t result, uint32_t) {
     static_cast<Operation*>(self)->socket->received(result);
@@ -75,12 +81,15 @@ bool LinkSocket::send_now() {
   const ssize_t sent =
       ::send(fd_, unread.data(), std::min(unread.size(), kSendMax), MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent < 0 && !try_again(-errno)) failure_ = errno;
-  return sent > 0 && send_ring_.consume(static_cast<size_t>(sent));
+  if (sent <= 0) return false;
+  ++counts_.link_sends;
+  return send_ring_.consume(static_cast<size_t>(sent));
 }
 
 void LinkSocket::received(int32_t result) {
   receiving_ = false;
   if (result > 0) {
+    ++counts_.link_receives;
     receive_ring_.commit(static_cast<size_t>(result));
     receive_ring_.publish();
   } else if (failure_ != 0) {
@@ -96,6 +105,7 @@ void LinkSocket::received(int32_t result) {
 void LinkSocket::sent(int32_t result) {
   sending_ = false;
   if (result > 0) {
+    ++counts_.link_sends;
     send_ring_.consume(static_cast<size_t>(result));
   } else if (!try_again(result)) {
     shut(std::string("sending: ") + std::strerror(failure_ != 0 ? failure_ : -result));

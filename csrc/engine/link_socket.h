@@ -4,6 +4,7 @@
 // Invariants
 // - At most one receive and one send are out. Their memory is the free part of the receive ring and
 //   the unread part of the send ring, so that the rings are left alone until over().
+// - Sends and receives that moved bytes are counted in `counts`, which other sockets count in too.
 // - `ended` is called once, when nothing is out any more: with why, also after shut().
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <functional>
 #include <string>
 
+#include "core/volume.h"
 #include "engine/byte_ring.h"
 #include "engine/ring.h"
 
@@ -21,7 +23,8 @@ class LinkSocket {
   using Ended = std::function<void(const std::string& why)>;
 
   // Owns `fd`, a connected stream socket. All on the thread that uses `ring`.
-  LinkSocket(Ring& ring, int fd, ByteRing& send, ByteRing& receive, Ended ended);
+  LinkSocket(Ring& ring, int fd, ByteRing& send, ByteRing& receive, ThreadStatus& counts,
+             Ended ended);
   // The ring must be drained first where it is not over().
   ~LinkSocket();
   LinkSocket(const LinkSocket&) = delete;
@@ -51,6 +54,7 @@ class LinkSocket {
   int fd_;
   ByteRing& send_ring_;
   ByteRing& receive_ring_;
+  ThreadStatus& counts_;
   Ended ended_;
   Operation receive_;
   Operation send_;

@@ -98,6 +98,14 @@ export interface NativeLimits {
   resyncRequests: number;
 }
 
+/** csrc/core/volume.h `ThreadStatus`. */
+export interface NativeThreadStatus {
+  wakeups: number;
+  requestBatches: number;
+  linkSends: number;
+  linkReceives: number;
+}
+
 /** csrc/core/volume.h `VolumeStatus`. */
 export interface NativeStatus {
   nowUs: number;
@@ -160,6 +168,7 @@ export interface NativeStatus {
     /** Source: those of the rest that cannot be read here; they are tried again. */
     unreadableChunks: number;
   } | null;
+  thread: NativeThreadStatus;
   /** Path of the running frontend's device or socket, '' without. */
   device: string;
 }

@@ -78,6 +78,16 @@ export interface VolumeJson {
     resync_received_bytes: number;
     resync_wire_bytes: number;
   };
+  /** How the volume's thread has worked since the start; requests, or bytes of the link, divided by these are the sizes of its batches. */
+  thread: {
+    /** How often it slept and was woken. */
+    wakeups: number;
+    /** Turns of its loop that took requests of the device. */
+    request_batches: number;
+    /** Sends and receives that moved bytes of the link. */
+    link_sends: number;
+    link_receives: number;
+  };
   /** What the last start marked because it was in the activity log when the daemon before it died. */
   replay_marked_chunks: number;
   /** Map blocks whose clears are not yet on disk. */
@@ -200,6 +210,12 @@ export function volumeJson(source: StatusSource): VolumeJson {
       resync_sent_bytes: native.resyncSentBytes,
       resync_received_bytes: native.resyncReceivedBytes,
       resync_wire_bytes: native.resyncWireBytes,
+    },
+    thread: {
+      wakeups: native.thread.wakeups,
+      request_batches: native.thread.requestBatches,
+      link_sends: native.thread.linkSends,
+      link_receives: native.thread.linkReceives,
     },
     replay_marked_chunks: native.markedByReplayChunks,
     stale_map_blocks: native.staleMapBlocks,

@@ -41,14 +41,12 @@ class Client {
 
   void send(uint16_t type, uint64_t offset, uint32_t length, const std::string& payload = "",
             uint16_t flags = 0) {
+    put(request(type, offset, length, flags) + payload);
+  }
+  void send_together(size_t count, uint16_t type, uint64_t offset, uint32_t length) {
     std::string out;
-    nbd::append(&out, nbd::kRequestMagic);
-    nbd::append(&out, flags);
-    nbd::append(&out, type);
-    nbd::append(&out, uint64_t{42});
-    nbd::append(&out, offset);
-    nbd::append(&out, length);
-    put(out + payload);
+    while (count-- > 0) out += request(type, offset, length, 0);
+    put(out);
   }
   // The error of the reply.
   uint32_t reply() {
@@ -72,6 +70,16 @@ class Client {
   uint64_t bytes = 0;
 
  private:
+  static std::string request(uint16_t type, uint64_t offset, uint32_t length, uint16_t flags) {
+    std::string out;
+    nbd::append(&out, nbd::kRequestMagic);
+    nbd::append(&out, flags);
+    nbd::append(&out, type);
+    nbd::append(&out, uint64_t{42});
+    nbd::append(&out, offset);
+    nbd::append(&out, length);
+    return out;
+  }
   void put(const std::string& data) {
     REQUIRE(::send(fd_, data.data(), data.size(), MSG_NOSIGNAL) ==
             static_cast<ssize_t>(data.size()));
@@ -170,6 +178,40 @@ TEST_CASE("what was written over NBD is on the disk after a clean close") {
   engine = rig.open();
   REQUIRE(engine != nullptr);
   CHECK_FALSE(rig.report.crashed);
+}
+
+TEST_CASE("the status tells in what batches requests came, and that the thread was woken") {
+  Rig rig;
+  auto engine = rig.open();
+  REQUIRE(engine != nullptr);
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(rig.serve(*engine) == "");
+  Client client(rig.folder.path("socket"));
+  const VolumeStatus before = status_of_now(*engine);
+  constexpr size_t kTogether = 8;
+  constexpr size_t kAlone = 3;
+  client.send_together(kTogether, nbd::kCmdRead, 0, 512);
+  for (size_t i = 0; i < kTogether; ++i) {
+    CHECK(client.reply() == 0);
+    client.receive(512);
+  }
+  CHECK(status_of_now(*engine).thread.request_batches == before.thread.request_batches + 1);
+  for (size_t i = 0; i < kAlone; ++i) {
+    client.send(nbd::kCmdRead, 0, 512);
+    CHECK(client.reply() == 0);
+    client.receive(512);
+  }
+  const VolumeStatus after = status_of_now(*engine);
+  CHECK(after.thread.request_batches == before.thread.request_batches + 1 + kAlone);
+  CHECK(after.reads == before.reads + kTogether + kAlone);
+  CHECK(after.thread.link_sends == 0);
+  CHECK(after.thread.link_receives == 0);
+  // It may still be awake when a request comes, but not each time.
+  const uint64_t end_us = monotonic_us() + 60'000'000;
+  while (status_of_now(*engine).thread.wakeups == before.thread.wakeups) {
+    REQUIRE(monotonic_us() < end_us);
+  }
+  engine->close(false);
 }
 
 TEST_CASE("a volume in use is locked, and the one who holds it is named") {

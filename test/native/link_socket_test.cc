@@ -24,6 +24,7 @@ struct Linked {
   Ring ring;
   ByteRing send;
   ByteRing receive;
+  ThreadStatus counts;
   int peer = -1;
   std::vector<std::string> ends;
   std::unique_ptr<LinkSocket> socket;
@@ -35,7 +36,7 @@ struct Linked {
     REQUIRE(ring.open({}) == 0);
     REQUIRE(send.open(kRingBytes) == 0);
     REQUIRE(receive.open(kRingBytes) == 0);
-    socket = std::make_unique<LinkSocket>(ring, fds[0], send, receive,
+    socket = std::make_unique<LinkSocket>(ring, fds[0], send, receive, counts,
                                           [this](const std::string& why) { ends.push_back(why); });
   }
   ~Linked() {
@@ -100,6 +101,11 @@ TEST_CASE("link socket: bytes go both ways in order, many times what the rings h
   }
   CHECK(back == out);
   CHECK(linked.ends.empty());
+  // Neither moves more at once than a ring holds, nor counts what moved nothing.
+  CHECK(linked.counts.link_sends > out.size() / kRingBytes);
+  CHECK(linked.counts.link_sends <= out.size());
+  CHECK(linked.counts.link_receives > out.size() / kRingBytes);
+  CHECK(linked.counts.link_receives <= out.size());
   linked.socket->shut("enough");
   linked.run_until_over();
   CHECK(linked.ends == std::vector<std::string>{"enough"});
@@ -118,6 +124,8 @@ TEST_CASE("link socket: what came before the peer's end is there when the end is
   linked.socket->shut("again");
   CHECK(linked.ends.size() == 1);
   CHECK_FALSE(linked.socket->busy());
+  CHECK(linked.counts.link_receives == 1);  // the end moved nothing
+  CHECK(linked.counts.link_sends == 0);
 }
 
 TEST_CASE("link socket: shut ends a receive and a send that the peer keeps waiting") {

@@ -72,8 +72,11 @@ export function nbdClientScenarios(): Scenario[] {
       await t.run(['nbdcopy', ...many, file, uri], PATIENT);
       await t.run(['nbdcopy', '--connections=4', uri, copy], PATIENT);
       await t.run(['cmp', file, copy]);
-      const { link } = await cluster.alpha.status();
+      const { link, thread } = await cluster.alpha.status();
       assert.ok(link.sent_bytes >= VOLUME_BYTES, 'not all was replicated');
+      for (const [what, count] of Object.entries(thread)) {
+        assert.ok(count > 0, `status counted no ${what}`);
+      }
       await end(cluster);
       await t.run(['cmp', file, cluster.beta.paths.backing]);
     }),

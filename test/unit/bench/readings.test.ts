@@ -2,6 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { valuesOf } from '../../../bench/fio.ts';
 import {
+  batching,
   busyShare,
   costs,
   loopbackBytes,
@@ -64,6 +65,14 @@ test('/proc: context switches of the machine, and sleeps of a thread', () => {
   assert.throws(() => machineSwitches('cpu 1\n'), /no ctxt/);
   const status = 'Name:\tnode\nvoluntary_ctxt_switches:\t42\nnonvoluntary_ctxt_switches:\t7\n';
   assert.is(threadSleeps(status), 42);
+});
+
+test('what a thread counted is told for each request, and what never happened is not', () => {
+  const before = { requests: 5, request_batches: 1, wakeups: 7, link_sends: 2 };
+  const after = { requests: 45, request_batches: 11, wakeups: 27, link_sends: 12 };
+  const expected = { wakeups_per_io: 0.5, requests_per_batch: 4, sends_per_io: 0.25 };
+  assert.equal(batching(before, after, 40), expected);
+  assert.equal(batching(before, { ...before, wakeups: 8 }, 10), { wakeups_per_io: 0.1 });
 });
 
 test('costs are for each byte and each request', () => {

@@ -69,6 +69,7 @@ const volume: VolumeJson = {
     resync_received_bytes: 0,
     resync_wire_bytes: 0,
   },
+  thread: { wakeups: 0, request_batches: 0, link_sends: 0, link_receives: 0 },
   replay_marked_chunks: 0,
   stale_map_blocks: 0,
   policy: {

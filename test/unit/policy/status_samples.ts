@@ -46,6 +46,7 @@ export function nativeStatus(more: Partial<NativeStatus> = {}): NativeStatus {
     markedByReplayChunks: 0,
     peers: [],
     resync: null,
+    thread: { wakeups: 0, requestBatches: 0, linkSends: 0, linkReceives: 0 },
     device: '',
     ...more,
   };
