@@ -17,10 +17,14 @@ void VolumeImpl::fail_frame(const FrameHeader& header, const std::string& what) 
 }
 
 size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
-  if (link.state == Connection::kPrepared) return 0;
+  link.input_wait = InputWait::kNothing;
   size_t used = 0;
-  bool later = false;
-  while (link_active() && !link.hard_wait && !role_changing) {
+  for (;;) {
+    if (holds_input()) {
+      wait_for(InputWait::kState);
+      break;
+    }
+    if (!link_active()) break;
     const std::span<const uint8_t> rest = bytes.subspan(used);
     if (rest.size() < kFrameHeaderBytes) break;
     FrameHeader header;
@@ -37,20 +41,52 @@ size_t VolumeImpl::link_input(std::span<const uint8_t> bytes) {
     const size_t frame_bytes = kFrameHeaderBytes + size_t{header.payload_bytes};
     if (rest.size() < frame_bytes) break;
     const std::span<const uint8_t> payload = rest.subspan(kFrameHeaderBytes, header.payload_bytes);
-    const Handled handled = handle(header, payload);
-    later = handled == Handled::kLater;
-    if (handled != Handled::kYes) break;
+    if (handle(header, payload) != Handled::kYes) break;
     used += frame_bytes;
     counters.received_bytes += frame_bytes;
   }
-  if (!link_active()) return bytes.size();  // the old link's remaining bytes are discarded (R16)
+  if (link.state == Connection::kPrepared) return 0;
+  if (!link_active()) {
+    link.input_wait = InputWait::kNothing;
+    return bytes.size();  // the old link's remaining bytes are discarded (R16)
+  }
   link.unread = bytes.size() - used;
-  const bool waits_here = later || link.hard_wait || role_changing;
-  if (used != 0 || is_heard(waits_here)) {
+  if (used != 0 || is_heard(link.input_wait != InputWait::kNothing)) {
     link.heard_now = true;
     link.heard = link.unread;
   }
   return used;
+}
+
+bool VolumeImpl::holds_input() const {
+  return link.state == Connection::kPrepared || link.hard_wait || role_changing;
+}
+
+bool VolumeImpl::has_write_room() const {
+  return link.writes_out < kReceivedWritesMax && link.written.size() < kWrittenMax;
+}
+
+bool VolumeImpl::has_epoch_room() const { return link.epochs.size() < kReceivedEpochsMax; }
+
+VolumeImpl::Handled VolumeImpl::wait_for(InputWait what) {
+  link.input_wait = what;
+  return Handled::kLater;
+}
+
+bool VolumeImpl::takes_input() const {
+  if (holds_input()) return false;
+  switch (link.input_wait) {
+    case InputWait::kNothing:
+    case InputWait::kMemory:
+      return false;
+    case InputWait::kState:
+      return true;
+    case InputWait::kWriteRoom:
+      return has_write_room();
+    case InputWait::kEpochRoom:
+      return has_epoch_room();
+  }
+  return false;
 }
 
 // Of bytes that no frame was finished by. A byte now and then is no sign of life: the volume has
@@ -66,10 +102,9 @@ VolumeImpl::Handled VolumeImpl::handle(const FrameHeader& header,
                                        std::span<const uint8_t> payload) {
   const bool is_write = header.type == FrameType::kData || header.type == FrameType::kZeroes ||
                         header.type == FrameType::kDiscard;
-  if (is_write && (link.writes_out >= kReceivedWritesMax || link.written.size() >= kWrittenMax))
-    return Handled::kLater;
-  if ((is_write || header.type == FrameType::kBarrier) && link.epochs.size() >= kReceivedEpochsMax)
-    return Handled::kLater;
+  if (is_write && !has_write_room()) return wait_for(InputWait::kWriteRoom);
+  if ((is_write || header.type == FrameType::kBarrier) && !has_epoch_room())
+    return wait_for(InputWait::kEpochRoom);
   if (link.controls.size() >= kControlsMax) {
     fail_frame(header, std::to_string(link.controls.size()) +
                            " answers to earlier frames wait because the peer does not read");
@@ -212,7 +247,7 @@ VolumeImpl::Handled VolumeImpl::receive_write(const FrameHeader& header,
   uint8_t* buffer = nullptr;
   if (data) {
     buffer = host.buffer_get(header.length);
-    if (buffer == nullptr) return Handled::kLater;
+    if (buffer == nullptr) return wait_for(InputWait::kMemory);
     std::memcpy(buffer, payload.data(), header.length);
   }
   ++link.expect_sequence;

@@ -134,7 +134,7 @@ VolumeImpl::Handled VolumeImpl::receive_read(const FrameHeader& header) {
   }
   const ByteRange aligned = align_out({header.offset, header.length});
   uint8_t* buffer = host.buffer_get(aligned.length);
-  if (buffer == nullptr) return Handled::kLater;
+  if (buffer == nullptr) return wait_for(InputWait::kMemory);
   ServedRead& read = served_reads.emplace_back();
   read.volume = this;
   read.header = header;

@@ -302,6 +302,7 @@ void Volume::submit(Request* request) {
 }
 void Volume::io_done(Io* io) { io->done(io->context, io); }
 size_t Volume::link_input(std::span<const uint8_t> bytes) { return impl_->link_input(bytes); }
+bool Volume::takes_input() const { return impl_->takes_input(); }
 void Volume::poll(uint64_t now_us) { impl_->poll(now_us); }
 uint64_t Volume::next_deadline_us() const { return impl_->next_deadline(); }
 

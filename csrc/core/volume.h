@@ -174,6 +174,9 @@ class Volume {
   // Bytes from the peer, all that are unread, contiguous. Returns how many were used (whole
   // frames); the rest comes again, with more behind it.
   size_t link_input(std::span<const uint8_t> bytes);
+  // What held the last link_input() back is over: what it left is to be given again, without
+  // waiting for more. A wait for memory is not meant, the host knows when it has some.
+  bool takes_input() const;
   // In each turn of the owner's loop, after other events, once or more often: starts log writes,
   // epochs, resync, acknowledgements. `now_us` never goes back.
   void poll(uint64_t now_us);

@@ -135,6 +135,15 @@ struct ServedRead {
   Io io;
 };
 
+// What held link_input() back.
+enum class InputWait : uint8_t {
+  kNothing,    // no whole frame was left
+  kState,      // holds_input(): a link that is not active yet, a hard barrier, a change of the role
+  kWriteRoom,  // a write, for writes before it to be done and acknowledged
+  kEpochRoom,  // a write or a barrier, for epochs before it to be durable
+  kMemory,     // a buffer
+};
+
 struct LinkState {
   Connection state = Connection::kStandAlone;
   LinkParams params;
@@ -166,8 +175,9 @@ struct LinkState {
       controls;  // headers that found no room (barriers, epoch acknowledgements, sync done ...)
 
   // receiving
-  size_t unread = 0;  // bytes that the last link_input left
-  size_t heard = 0;   // of them, when heard_us was set last
+  InputWait input_wait{};  // of the last link_input
+  size_t unread = 0;       // bytes that it left
+  size_t heard = 0;        // of them, when heard_us was set last
   uint64_t expect_sequence = 1;
   uint32_t receive_epoch = 1;
   uint32_t writes_out = 0;  // peer's writes under way here
@@ -369,6 +379,11 @@ struct VolumeImpl {
 
   // --- receiver.cc ---
   size_t link_input(std::span<const uint8_t> bytes);
+  bool takes_input() const;
+  bool holds_input() const;  // whatever it is
+  bool has_write_room() const;
+  bool has_epoch_room() const;
+  Handled wait_for(InputWait what);
   bool is_heard(bool waits_here) const;
   Handled handle(const FrameHeader& header, std::span<const uint8_t> payload);
   Handled receive_write(const FrameHeader& header, std::span<const uint8_t> payload);

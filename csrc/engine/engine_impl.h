@@ -107,7 +107,7 @@ class Engine::Impl {
   void turn();
   bool pass_on();
   bool run_tasks();
-  size_t link_input();
+  bool link_input();
   void publish_status();
   void release_frontends();
   void set_device(const std::string& device);
@@ -138,10 +138,11 @@ class Engine::Impl {
   std::vector<std::unique_ptr<Frontend>> retired_;  // stopped, with requests still out
   uint64_t requests_out_ = 0;
   std::unique_ptr<LinkSocket> socket_;  // of the link; null: its bytes go through feed()
-  size_t link_left_ = 0;    // bytes of the receive ring that the volume did not take yet
-  bool starting_ = false;   // a frontend is on its way up
-  bool stopping_ = false;   // or down
-  bool submitted_ = false;  // a request came in since the last poll
+  size_t link_left_ = 0;       // bytes of the receive ring that the volume did not take yet
+  bool link_unheard_ = false;  // they wait for JavaScript, which wakes this thread
+  bool starting_ = false;      // a frontend is on its way up
+  bool stopping_ = false;      // or down
+  bool submitted_ = false;     // a request came in since the last poll
   uint64_t turns_ = 0;
   uint64_t requests_turn_ = 0;  // the last that took requests
   ThreadStatus counts_;         // but for what the kernel counts

@@ -254,19 +254,19 @@ void Engine::Impl::turn() {
   }
   run_tasks();
   if (ended_) return;
-  bool moved = link_input() > 0;
+  const bool unseen = link_input();
   bool more = pass_on();
   disk_->run_in_place();
   if (disk_->undelivered()) {
     disk_->deliver();
     if (ended_) return;
-    // A write that is durable may let go of what the peer sent behind it.
-    moved = true;
     more = pass_on();
   }
   disk_->enter_ring();
   if (status_wanted_.load(std::memory_order_relaxed)) publish_status();
-  again_ = more || (moved && link_left_ > 0) || arena_.take_refilled() || disk_->waits_in_place();
+  // Whatever held the peer's bytes back may have ended in any of these steps.
+  const bool takes_input = link_left_ > 0 && !link_unheard_ && volume_->takes_input();
+  again_ = unseen || more || takes_input || arena_.take_refilled() || disk_->waits_in_place();
 }
 
 // What was taken in goes on: to the disk, back to the frontend and to the peer. True: there is more
@@ -300,19 +300,23 @@ bool Engine::Impl::run_tasks() {
   return !tasks.empty();
 }
 
-size_t Engine::Impl::link_input() {
+// True: it took some, and did not look at all of the rest.
+bool Engine::Impl::link_input() {
   const std::span<const uint8_t> bytes = receive_.unread();
   link_left_ = bytes.size();
-  if (bytes.empty()) return 0;
+  link_unheard_ = false;
+  if (bytes.empty()) return false;
   if (unheard_.load() > kUnheardMax) {
     waits_heard_.store(true);
-    if (unheard_.load() > kUnheardMax) return 0;
+    link_unheard_ = unheard_.load() > kUnheardMax;
+    if (link_unheard_) return false;
   }
-  const size_t used = volume_->link_input(bytes.first(std::min(bytes.size(), kLinkInputMax)));
-  assert(used <= bytes.size());
+  const size_t shown = std::min(bytes.size(), kLinkInputMax);
+  const size_t used = volume_->link_input(bytes.first(shown));
+  assert(used <= shown);
   link_left_ -= used;
   if (used > 0 && receive_.consume(used) && callbacks_.room) callbacks_.room();
-  return used;
+  return used > 0 && shown < bytes.size();
 }
 
 void Engine::Impl::publish_status() {

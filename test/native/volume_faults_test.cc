@@ -277,6 +277,7 @@ TEST_CASE("a peer that writes and reads no acknowledgement is held up, and not f
     held_up = used == 0;
   }
   CHECK(held_up);
+  CHECK_FALSE(pair.b.volume().takes_input());
   const Limits limits;
   if (reads) pair.b.wire_bytes = 16 * kMiB;
   const uint64_t end_us = pair.now_us + 2 * limits.peer_timeout_us;
@@ -285,7 +286,9 @@ TEST_CASE("a peer that writes and reads no acknowledgement is held up, and not f
     pair.now_us += limits.ping_interval_us;
     pair.b.volume().poll(pair.now_us);
     if (pair.b.volume().status().connection != Connection::kConnected) break;
+    const bool takes = pair.b.volume().takes_input();
     goes_on = pair.b.volume().link_input({bytes.data() + at, bytes.size() - at}) > 0;
+    CHECK(takes == goes_on);
   }
   CHECK(goes_on == reads);
   CHECK((pair.b.volume().status().connection == Connection::kConnected) == reads);

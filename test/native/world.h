@@ -215,6 +215,7 @@ class Node : public Host {
       fail;  // what an I/O ends with instead of being done; 0: it is done
   std::deque<uint8_t> wire_out;
   std::vector<uint8_t> wire_in;
+  size_t wire_left = 0;  // of it, when the volume looked last; 0: nothing, or memory was short
   std::vector<Event> events;
   std::vector<Request*> completed;
   std::vector<std::unique_ptr<Request>> requests;
@@ -297,9 +298,16 @@ class World {
 
   void poll(Node& node) {
     if (!node.up()) return;
-    const size_t used = node.volume().link_input(node.wire_in);
+    Volume& volume = node.volume();
+    const bool unasked = node.wire_left != 0 && node.wire_in.size() == node.wire_left &&
+                         node.buffers_fail_one_in == 0 && !volume.takes_input();
+    const size_t used = volume.link_input(node.wire_in);
+    // Else an owner that sleeps until it is asked would sleep too long. A link's end takes all.
+    if (unasked && used != 0 && volume.status().connection != Connection::kStandAlone)
+      throw std::logic_error("frames that were held back were taken, and not asked for");
     node.wire_in.erase(node.wire_in.begin(), node.wire_in.begin() + static_cast<ptrdiff_t>(used));
-    node.volume().poll(now_us);
+    node.wire_left = node.buffers_fail_one_in == 0 ? node.wire_in.size() : 0;
+    volume.poll(now_us);
   }
   void carry(Node& from, Node& to) {
     if (!wire_up) return;
