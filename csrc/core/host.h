@@ -91,8 +91,8 @@ class Host {
   virtual void submit(Io* io) = 0;
   // Hand a request back to its frontend.
   virtual void complete(Request* request) = 0;
-  // Buffers aligned to 4 KiB. nullptr: none now; the core waits and is polled again (Volume::poll)
-  // when one came back.
+  // Buffers aligned to 4 KiB. nullptr: none now; the core waits, and is given the link's bytes and
+  // polled again (Volume::link_input, Volume::poll) when one came back.
   virtual uint8_t* buffer_get(size_t bytes) = 0;
   virtual void buffer_put(uint8_t* buffer, size_t bytes) = 0;
   virtual uint64_t random_u64() = 0;

@@ -110,7 +110,8 @@ struct ResyncStatus {
 struct ThreadStatus {
   uint64_t wakeups = 0;          // it slept, and something woke it
   uint64_t request_batches = 0;  // turns of its loop that took requests
-  uint64_t link_sends = 0;       // system calls and ring entries that moved bytes of the link
+  // System calls and ring entries that moved bytes of the link; 0 where others move them.
+  uint64_t link_sends = 0;
   uint64_t link_receives = 0;
 };
 struct VolumeStatus {

@@ -2,7 +2,7 @@
 //
 //   sleep in the ring (not while there is work) and deliver completions -> posted tasks -> bytes
 //   from the peer -> pass on -> disk I/O that is done in place, its completions, and pass on once
-//   more -> disk I/O of the ring -> status, if asked
+//   more -> disk I/O of the ring -> status, if asked -> whether there is more to do at once
 //
 // To pass on is Volume::poll -> Frontend::turn_end -> one send, or one wake-up, for all bytes to
 // the peer. What a step starts is submitted with the next turn's system call, together with the

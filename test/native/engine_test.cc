@@ -1,15 +1,21 @@
 #include "engine/engine.h"
 
 #include <doctest/doctest.h>
+#include <linux/magic.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <optional>
+#include <utility>
 
+#include "core/frame.h"
 #include "engine/create.h"
 #include "frontends/nbd_protocol.h"
 #include "temporary.h"
@@ -98,26 +104,33 @@ VolumeStatus status_of_now(Engine& engine) {
 }
 
 struct Rig {
-  Rig() {
+  explicit Rig(const char* parent = std::getenv("TMPDIR")) : folder(parent) {
     CreateOptions create;
     create.name = "volume";
     create.backing_path = folder.file("disk", kDevice);
     CreateReport made;
     REQUIRE_FALSE(create_volume(create, &made).has_value());
   }
-  std::unique_ptr<Engine> open() {
+  std::unique_ptr<Engine> open(EngineCallbacks callbacks = {}) {
     EngineOptions options;
     options.name = "volume";
     options.backing_path = folder.path("disk");
     options.lock_timeout_ms = 50;
     options.arena_bytes = 8u << 20;
     options.send_ring_bytes = options.receive_ring_bytes = 4u << 20;
-    return Engine::open(options, {}, false, &report, &error);
+    return Engine::open(options, std::move(callbacks), false, &report, &error);
   }
   static int promote(Engine& engine) {
     std::promise<int> promise;
     engine.call([&](Volume& volume) {
       volume.promote(true, [&](int result, const std::string&) { promise.set_value(result); });
+    });
+    return promise.get_future().get();
+  }
+  static int demote(Engine& engine) {
+    std::promise<int> promise;
+    engine.call([&](Volume& volume) {
+      volume.demote([&](int result, const std::string&) { promise.set_value(result); });
     });
     return promise.get_future().get();
   }
@@ -358,6 +371,85 @@ TEST_CASE("both link rings are empty after a reset, whatever was in them") {
   CHECK(engine->feed(full) == full.size());
   engine->close(true);
   engine->reset_link_bytes();
+}
+
+// Nothing but the end of what held them back wakes the thread: the disk's I/O is done in place, the
+// next ping is due in an hour.
+TEST_CASE("frames that were held back are looked at when that is over, in the same moment") {
+  constexpr const char* kInMemory = "/dev/shm";
+  struct statfs place;
+  REQUIRE(statfs(kInMemory, &place) == 0);
+  REQUIRE(place.f_type == TMPFS_MAGIC);
+  constexpr uint64_t kHourUs = 3'600'000'000;
+  constexpr uint32_t kIncarnation = 7;
+  Rig rig(kInMemory);
+  std::promise<std::string> heard;
+  EngineCallbacks callbacks;
+  callbacks.event = [&](const Event& event) {
+    if (event.kind == EventKind::kControl) heard.set_value(event.text);
+  };
+  auto engine = rig.open(callbacks);
+  REQUIRE(engine != nullptr);
+  // Only a copy that is whole keeps its link when it is promoted.
+  REQUIRE(Rig::promote(*engine) == 0);
+  REQUIRE(Rig::demote(*engine) == 0);
+  std::promise<int> prepared;
+  engine->call([&](Volume& volume) {
+    Limits limits;
+    limits.ping_interval_us = kHourUs;
+    limits.peer_timeout_us = 10 * kHourUs;
+    volume.set_limits(limits);
+    Uuid peer;
+    for (uint8_t& byte : peer.bytes) byte = 1;
+    const HandshakeState state = volume.handshake_state(peer);
+    LinkParams params;
+    params.serial = state.serial;
+    params.peer_current = state.current;
+    params.peer_id = peer;
+    params.peer_name = "peer";
+    params.peer_disk = DiskState::kUpToDate;
+    params.incarnation = kIncarnation;
+    volume.link_prepare(params, [&](int error, const std::string&) { prepared.set_value(error); });
+  });
+  REQUIRE(prepared.get_future().get() == 0);
+  const auto append = [](std::vector<uint8_t>* bytes, FrameHeader header, const std::string& text) {
+    const std::vector<uint8_t> payload(text.begin(), text.end());
+    header.incarnation = kIncarnation;
+    header.payload_bytes = static_cast<uint32_t>(payload.size());
+    header.payload_crc = frame_payload_crc(payload);
+    uint8_t encoded[kFrameHeaderBytes];
+    encode_frame_header(header, encoded);
+    bytes->insert(bytes->end(), encoded, encoded + kFrameHeaderBytes);
+    bytes->insert(bytes->end(), payload.begin(), payload.end());
+  };
+  std::vector<uint8_t> bytes;
+  FrameHeader header;
+  SUBCASE("by a change of the role") {
+    header.type = FrameType::kControl;
+    append(&bytes, header, "here");
+    engine->call([&](Volume& volume) {
+      REQUIRE(volume.link_start());
+      volume.promote(false, [](int, const std::string&) {});
+      engine->feed(bytes);
+    });
+  }
+  SUBCASE("by an ordering barrier") {
+    header.type = FrameType::kBarrier;
+    header.flags = kFrameHard;
+    header.epoch = 1;
+    append(&bytes, header, "");
+    header = {};
+    header.type = FrameType::kControl;
+    append(&bytes, header, "here");
+    engine->call([&](Volume& volume) {
+      REQUIRE(volume.link_start());
+      engine->feed(bytes);
+    });
+  }
+  std::future<std::string> text = heard.get_future();
+  REQUIRE(text.wait_for(std::chrono::minutes(1)) == std::future_status::ready);
+  CHECK(text.get() == "here");
+  engine->close(true);
 }
 
 TEST_CASE("options that cannot work are refused by name") {

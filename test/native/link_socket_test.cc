@@ -112,6 +112,24 @@ TEST_CASE("link socket: bytes go both ways in order, many times what the rings h
   echo.join();
 }
 
+TEST_CASE("link socket: a send is counted once, and a turn that moves nothing is not") {
+  Linked linked;
+  for (uint64_t sends = 1; sends <= 2; ++sends) {
+    std::memcpy(linked.send.reserve(8), "farewell", 8);
+    linked.send.commit(8);
+    linked.send.publish();
+    for (int i = 0; i < 3; ++i) {
+      linked.socket->turn();
+      REQUIRE(linked.ring.turn(0) >= 0);
+    }
+    CHECK(linked.socket->all_sent());
+    CHECK(linked.counts.link_sends == sends);
+  }
+  CHECK(linked.counts.link_receives == 0);
+  linked.socket->shut("enough");
+  linked.run_until_over();
+}
+
 TEST_CASE("link socket: what came before the peer's end is there when the end is told, once") {
   Linked linked;
   REQUIRE(::write(linked.peer, "farewell", 8) == 8);

@@ -94,6 +94,7 @@ struct Pair : World {
     REQUIRE(run([&] { return error <= 0; }));
     REQUIRE(error == 0);
     node.wire_in.clear();
+    node.wire_left = 0;
     node.wire_out.clear();
     REQUIRE(node.volume().link_start());
   }

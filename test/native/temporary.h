@@ -13,9 +13,10 @@ namespace tidemark {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    const char* folder = std::getenv("TMPDIR");
-    path_ = std::string(folder == nullptr ? "/tmp" : folder) + "/tidemark-unit-XXXXXX";
+  TemporaryFolder() : TemporaryFolder(std::getenv("TMPDIR")) {}
+  // nullptr: in /tmp
+  explicit TemporaryFolder(const char* parent) {
+    path_ = std::string(parent == nullptr ? "/tmp" : parent) + "/tidemark-unit-XXXXXX";
     REQUIRE(mkdtemp(path_.data()) != nullptr);
   }
   ~TemporaryFolder() {

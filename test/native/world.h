@@ -305,6 +305,8 @@ class World {
     // Else an owner that sleeps until it is asked would sleep too long. A link's end takes all.
     if (unasked && used != 0 && volume.status().connection != Connection::kStandAlone)
       throw std::logic_error("frames that were held back were taken, and not asked for");
+    // ... or would not sleep any more.
+    if (volume.takes_input()) throw std::logic_error("frames were left that could be taken");
     node.wire_in.erase(node.wire_in.begin(), node.wire_in.begin() + static_cast<ptrdiff_t>(used));
     node.wire_left = node.buffers_fail_one_in == 0 ? node.wire_in.size() : 0;
     volume.poll(now_us);
@@ -380,6 +382,7 @@ class World {
     wire_up = true;
     for (Node* node : {&a, &b}) {
       node->wire_in.clear();
+      node->wire_left = 0;
       node->wire_out.clear();
     }
     if (!run([&] {

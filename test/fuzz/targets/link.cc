@@ -112,6 +112,7 @@ class Hostile {
     now_us_ += 50;
     const size_t used = volume().link_input(wire_in());
     check(used <= wire_in().size(), "more was read than there is");
+    check(!volume().takes_input(), "what could have been taken was left");
     wire_in().erase(wire_in().begin(), wire_in().begin() + static_cast<ptrdiff_t>(used));
     volume().poll(now_us_);
     for (Request* request : std::exchange(node_.completed, {})) {

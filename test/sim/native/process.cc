@@ -153,8 +153,8 @@ void Process::link_input() {
   const size_t used = volume_->link_input(bytes);
   if (used > bytes.size()) throw std::logic_error("link_input used more bytes than there are");
   link_left_ = bytes.size() - used;
+  if (volume_->takes_input()) throw std::logic_error("link_input left what it could have taken");
   if (used > 0 && receive_->consume(used) && callbacks_.room) callbacks_.room();
-  again_ = used > 0 && link_left_ > 0;
 }
 
 void Process::poll(uint64_t now_us) {
@@ -167,6 +167,7 @@ void Process::poll(uint64_t now_us) {
     guarded([this] {
       link_input();
       volume_->poll(now_us_);
+      again_ = again_ || (link_left_ > 0 && volume_->takes_input());
     });
     if (send_->publish() && callbacks_.outgoing) callbacks_.outgoing();
     again_ = again_ || starved_;
