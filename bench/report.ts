@@ -83,7 +83,7 @@ const VIEWS: readonly View[] = [
     title: 'Sends to the peer for each request',
     metric: 'sends_per_io',
     text: (value) => value.toFixed(2),
-    suits: () => true,
+    suits: (work) => !/^read-/.test(work),
   },
   {
     title: 'Milliseconds from connecting to being in step',

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlClient } from '../../lib/control/client.ts';
 import type { PeerJson, StatusJson, VolumeJson } from '../../lib/control/status.ts';
+import { statusOfNow } from '../../lib/control/status_now.ts';
 import { freePort } from '../../lib/demo/wire.ts';
 import { run } from '../../test/vm/command.ts';
 import { endAll } from '../ends.ts';
@@ -208,7 +209,8 @@ export class Tidemark implements ResyncSubject {
   }
 
   async worked(): Promise<Worked> {
-    const { io, thread } = await this.status();
+    const ask = () => this.call<StatusJson>('alpha', 'status');
+    const { io, thread } = (await statusOfNow(ask, this.place?.patienceMs ?? 0)).volumes[0]!;
     const requests = io.reads + io.writes + io.flushes + io.discards;
     return { requests, ...thread };
   }

@@ -78,13 +78,13 @@ export interface VolumeJson {
     resync_received_bytes: number;
     resync_wire_bytes: number;
   };
-  /** How the volume's thread has worked since the start; requests, or bytes of the link, divided by these are the sizes of its batches. */
+  /** How the volume's thread has worked since the volume was opened; requests, or bytes of the link, divided by these are the sizes of its batches. */
   thread: {
     /** How often it slept and was woken. */
     wakeups: number;
     /** Turns of its loop that took requests of the device. */
     request_batches: number;
-    /** Sends and receives that moved bytes of the link. */
+    /** Sends and receives that moved bytes of the link; 0 while JavaScript moves them, for want of a file descriptor. */
     link_sends: number;
     link_receives: number;
   };
