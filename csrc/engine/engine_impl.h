@@ -138,13 +138,12 @@ class Engine::Impl {
   std::vector<std::unique_ptr<Frontend>> retired_;  // stopped, with requests still out
   uint64_t requests_out_ = 0;
   std::unique_ptr<LinkSocket> socket_;  // of the link; null: its bytes go through feed()
-  size_t link_left_ = 0;       // bytes of the receive ring that the volume did not take yet
-  bool link_unheard_ = false;  // they wait for JavaScript, which wakes this thread
-  bool starting_ = false;      // a frontend is on its way up
-  bool stopping_ = false;      // or down
-  bool submitted_ = false;     // a request came in since the last poll
-  uint64_t turns_ = 0;
-  uint64_t requests_turn_ = 0;  // the last that took requests
+  size_t link_left_ = 0;        // bytes of the receive ring that the volume did not take yet
+  bool link_unheard_ = false;   // they wait for JavaScript, which wakes this thread
+  bool starting_ = false;       // a frontend is on its way up
+  bool stopping_ = false;       // or down
+  bool submitted_ = false;      // a request came in since the last poll
+  bool took_requests_ = false;  // in this turn
   ThreadStatus counts_;         // but for what the kernel counts
   bool again_ = true;           // there is more to do: do not sleep
   bool closing_ = false;

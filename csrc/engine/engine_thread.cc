@@ -21,6 +21,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <utility>
 
 #include "core/frame.h"
 #include "engine/engine_impl.h"
@@ -134,10 +135,7 @@ Ring& Engine::Impl::FrontendSide::ring() { return impl_.ring_; }
 void Engine::Impl::FrontendSide::submit(Request* request) {
   ++impl_.requests_out_;
   impl_.submitted_ = true;
-  if (impl_.requests_turn_ != impl_.turns_) {
-    impl_.requests_turn_ = impl_.turns_;
-    ++impl_.counts_.request_batches;
-  }
+  if (!std::exchange(impl_.took_requests_, true)) ++impl_.counts_.request_batches;
   impl_.volume_->submit(request);
 }
 
@@ -239,7 +237,7 @@ void Engine::Impl::loop() {
 }
 
 void Engine::Impl::turn() {
-  ++turns_;
+  took_requests_ = false;
   uint64_t timeout_us = 0;
   if (!again_ && mailbox_.sleep() && receive_.unread().size() <= link_left_) {
     alarm_.set(volume_->next_deadline_us());
