@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <optional>
@@ -17,6 +16,7 @@
 
 #include "core/frame.h"
 #include "engine/create.h"
+#include "frame_bytes.h"
 #include "frontends/nbd_protocol.h"
 #include "temporary.h"
 
@@ -104,7 +104,7 @@ VolumeStatus status_of_now(Engine& engine) {
 }
 
 struct Rig {
-  explicit Rig(const char* parent = std::getenv("TMPDIR")) : folder(parent) {
+  explicit Rig(const char* parent = TemporaryFolder::usual()) : folder(parent) {
     CreateOptions create;
     create.name = "volume";
     create.backing_path = folder.file("disk", kDevice);
@@ -120,19 +120,20 @@ struct Rig {
     options.send_ring_bytes = options.receive_ring_bytes = 4u << 20;
     return Engine::open(options, std::move(callbacks), false, &report, &error);
   }
-  static int promote(Engine& engine) {
+  // The result of a command of the volume's.
+  template <typename Start>
+  static int command(Engine& engine, Start start) {
     std::promise<int> promise;
     engine.call([&](Volume& volume) {
-      volume.promote(true, [&](int result, const std::string&) { promise.set_value(result); });
+      start(volume, [&](int result, const std::string&) { promise.set_value(result); });
     });
     return promise.get_future().get();
   }
+  static int promote(Engine& engine) {
+    return command(engine, [](Volume& volume, Done done) { volume.promote(true, done); });
+  }
   static int demote(Engine& engine) {
-    std::promise<int> promise;
-    engine.call([&](Volume& volume) {
-      volume.demote([&](int result, const std::string&) { promise.set_value(result); });
-    });
-    return promise.get_future().get();
+    return command(engine, [](Volume& volume, Done done) { volume.demote(done); });
   }
   // The error's code, or nothing.
   template <typename Start>
@@ -149,6 +150,13 @@ struct Rig {
     options.export_name = "volume";
     return wait([&](auto done) { engine.start_nbd(options, done); });
   }
+  std::unique_ptr<Engine> open_served() {
+    auto engine = open();
+    REQUIRE(engine != nullptr);
+    REQUIRE(promote(*engine) == 0);
+    REQUIRE(serve(*engine) == "");
+    return engine;
+  }
   static std::string stop(Engine& engine, bool force) {
     return wait([&](auto done) { engine.stop_frontend(force, done); });
   }
@@ -159,10 +167,7 @@ struct Rig {
 
 TEST_CASE("what was written over NBD is on the disk after a clean close") {
   Rig rig;
-  auto engine = rig.open();
-  REQUIRE(engine != nullptr);
-  REQUIRE(Rig::promote(*engine) == 0);
-  REQUIRE(rig.serve(*engine) == "");
+  auto engine = rig.open_served();
   CHECK(engine->device() == rig.folder.path("socket"));
   const std::string payload = "not aligned to anything";
   {
@@ -195,10 +200,7 @@ TEST_CASE("what was written over NBD is on the disk after a clean close") {
 
 TEST_CASE("the status tells in what batches requests came, and that the thread was woken") {
   Rig rig;
-  auto engine = rig.open();
-  REQUIRE(engine != nullptr);
-  REQUIRE(Rig::promote(*engine) == 0);
-  REQUIRE(rig.serve(*engine) == "");
+  auto engine = rig.open_served();
   Client client(rig.folder.path("socket"));
   const VolumeStatus before = status_of_now(*engine);
   constexpr size_t kTogether = 8;
@@ -240,10 +242,7 @@ TEST_CASE("a volume in use is locked, and the one who holds it is named") {
 
 TEST_CASE("an engine that is only destroyed leaves what a crash leaves") {
   Rig rig;
-  auto engine = rig.open();
-  REQUIRE(engine != nullptr);
-  REQUIRE(Rig::promote(*engine) == 0);
-  REQUIRE(rig.serve(*engine) == "");
+  auto engine = rig.open_served();
   Client client(rig.folder.path("socket"));
   for (int i = 0; i < 64; ++i) client.send(nbd::kCmdWrite, i * 8192, 8192, std::string(8192, 'w'));
   engine.reset();
@@ -393,8 +392,7 @@ TEST_CASE("frames that were held back are looked at when that is over, in the sa
   // Only a copy that is whole keeps its link when it is promoted.
   REQUIRE(Rig::promote(*engine) == 0);
   REQUIRE(Rig::demote(*engine) == 0);
-  std::promise<int> prepared;
-  engine->call([&](Volume& volume) {
+  const int prepared = Rig::command(*engine, [](Volume& volume, Done done) {
     Limits limits;
     limits.ping_interval_us = kHourUs;
     limits.peer_timeout_us = 10 * kHourUs;
@@ -409,24 +407,15 @@ TEST_CASE("frames that were held back are looked at when that is over, in the sa
     params.peer_name = "peer";
     params.peer_disk = DiskState::kUpToDate;
     params.incarnation = kIncarnation;
-    volume.link_prepare(params, [&](int error, const std::string&) { prepared.set_value(error); });
+    volume.link_prepare(params, done);
   });
-  REQUIRE(prepared.get_future().get() == 0);
-  const auto append = [](std::vector<uint8_t>* bytes, FrameHeader header, const std::string& text) {
-    const std::vector<uint8_t> payload(text.begin(), text.end());
-    header.incarnation = kIncarnation;
-    header.payload_bytes = static_cast<uint32_t>(payload.size());
-    header.payload_crc = frame_payload_crc(payload);
-    uint8_t encoded[kFrameHeaderBytes];
-    encode_frame_header(header, encoded);
-    bytes->insert(bytes->end(), encoded, encoded + kFrameHeaderBytes);
-    bytes->insert(bytes->end(), payload.begin(), payload.end());
-  };
-  std::vector<uint8_t> bytes;
-  FrameHeader header;
+  REQUIRE(prepared == 0);
+  const std::string said = "here";
+  FrameHeader control;
+  control.type = FrameType::kControl;
+  const std::vector<uint8_t> payload(said.begin(), said.end());
+  std::vector<uint8_t> bytes = test::frame_bytes(control, kIncarnation, payload);
   SUBCASE("by a change of the role") {
-    header.type = FrameType::kControl;
-    append(&bytes, header, "here");
     engine->call([&](Volume& volume) {
       REQUIRE(volume.link_start());
       volume.promote(false, [](int, const std::string&) {});
@@ -434,13 +423,12 @@ TEST_CASE("frames that were held back are looked at when that is over, in the sa
     });
   }
   SUBCASE("by an ordering barrier") {
+    FrameHeader header;
     header.type = FrameType::kBarrier;
     header.flags = kFrameHard;
     header.epoch = 1;
-    append(&bytes, header, "");
-    header = {};
-    header.type = FrameType::kControl;
-    append(&bytes, header, "here");
+    const std::vector<uint8_t> barrier = test::frame_bytes(header, kIncarnation);
+    bytes.insert(bytes.begin(), barrier.begin(), barrier.end());
     engine->call([&](Volume& volume) {
       REQUIRE(volume.link_start());
       engine->feed(bytes);
@@ -448,7 +436,7 @@ TEST_CASE("frames that were held back are looked at when that is over, in the sa
   }
   std::future<std::string> text = heard.get_future();
   REQUIRE(text.wait_for(std::chrono::minutes(1)) == std::future_status::ready);
-  CHECK(text.get() == "here");
+  CHECK(text.get() == said);
   engine->close(true);
 }
 

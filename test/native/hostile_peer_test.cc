@@ -9,6 +9,7 @@
 
 #include "core/frame.h"
 #include "core/volume_impl.h"
+#include "frame_bytes.h"
 #include "world.h"
 
 namespace tidemark::test {
@@ -57,14 +58,9 @@ struct Stage : World {
     }
     return "";
   }
-  static std::vector<uint8_t> frame(FrameHeader header, const std::vector<uint8_t>& payload) {
-    header.incarnation = kIncarnation;
-    header.payload_bytes = static_cast<uint32_t>(payload.size());
-    header.payload_crc = frame_payload_crc(payload);
-    std::vector<uint8_t> bytes(kFrameHeaderBytes);
-    encode_frame_header(header, std::span<uint8_t, kFrameHeaderBytes>(bytes.data(), bytes.size()));
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    return bytes;
+  static std::vector<uint8_t> frame(const FrameHeader& header,
+                                    const std::vector<uint8_t>& payload) {
+    return frame_bytes(header, kIncarnation, payload);
   }
   // The longest that there is.
   static std::vector<uint8_t> long_frame() {
@@ -97,11 +93,7 @@ struct Stage : World {
       settle();
     }
   }
-  void settle() {
-    while (a.step_io()) {
-    }
-    a.volume().poll(now_us);
-  }
+  void settle() { World::settle(a); }
   FrameHeader write(uint64_t number, uint64_t offset, uint32_t length, uint8_t flags) {
     FrameHeader header;
     header.type = FrameType::kZeroes;

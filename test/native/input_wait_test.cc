@@ -43,17 +43,8 @@ struct Held : Pair {
     header.length = 4096;
     say(b, header);
   }
-  // Gives all that is there, once. How many bytes were taken.
-  size_t give() {
-    const size_t used = volume().link_input(b.wire_in);
-    b.wire_in.erase(b.wire_in.begin(), b.wire_in.begin() + static_cast<ptrdiff_t>(used));
-    return used;
-  }
-  void settle() {
-    while (b.step_io()) {
-    }
-    volume().poll(now_us);
-  }
+  size_t give() { return World::give(b); }
+  void settle() { World::settle(b); }
   // Something is there, in vain.
   void check_held() {
     CHECK_FALSE(b.wire_in.empty());
@@ -165,10 +156,8 @@ TEST_CASE("input: a write that waits for memory is not asked for") {
   header.type = FrameType::kData;
   header.sequence = 1;
   header.epoch = 1;
-  header.length = header.payload_bytes = static_cast<uint32_t>(payload.size());
-  header.payload_crc = frame_payload_crc(payload);
-  held.say(held.b, header);
-  held.b.wire_in.insert(held.b.wire_in.end(), payload.begin(), payload.end());
+  header.length = static_cast<uint32_t>(payload.size());
+  held.say(held.b, header, payload);
   held.b.buffers_fail_one_in = 1;
   held.check_held();
   held.b.buffers_fail_one_in = 0;

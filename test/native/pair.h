@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "core/frame.h"
+#include "frame_bytes.h"
 #include "world.h"
 
 namespace tidemark::test {
@@ -93,9 +96,7 @@ struct Pair : World {
                                [&](int result, const std::string&) { error = result; });
     REQUIRE(run([&] { return error <= 0; }));
     REQUIRE(error == 0);
-    node.wire_in.clear();
-    node.wire_left = 0;
-    node.wire_out.clear();
+    node.clear_wires();
     REQUIRE(node.volume().link_start());
   }
   // A third node's slot, that is tracked from now on.
@@ -104,11 +105,9 @@ struct Pair : World {
     node.volume().link_stop("a stranger was here");
     REQUIRE(run([&] { return node.volume().handshake_state(stranger).idle; }));
   }
-  void say(Node& node, FrameHeader header) {
-    header.incarnation = 7;
-    uint8_t bytes[kFrameHeaderBytes];
-    encode_frame_header(header, bytes);
-    node.wire_in.insert(node.wire_in.end(), bytes, bytes + kFrameHeaderBytes);
+  void say(Node& node, const FrameHeader& header, std::span<const uint8_t> payload = {}) {
+    const std::vector<uint8_t> bytes = frame_bytes(header, 7, payload);
+    node.wire_in.insert(node.wire_in.end(), bytes.begin(), bytes.end());
   }
   Uuid stranger;
   Protocol protocol;

@@ -13,10 +13,12 @@ namespace tidemark {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : TemporaryFolder(std::getenv("TMPDIR")) {}
-  // nullptr: in /tmp
-  explicit TemporaryFolder(const char* parent) {
-    path_ = std::string(parent == nullptr ? "/tmp" : parent) + "/tidemark-unit-XXXXXX";
+  static const char* usual() {
+    const char* folder = std::getenv("TMPDIR");
+    return folder == nullptr ? "/tmp" : folder;
+  }
+  explicit TemporaryFolder(const char* parent = usual())
+      : path_(std::string(parent) + "/tidemark-unit-XXXXXX") {
     REQUIRE(mkdtemp(path_.data()) != nullptr);
   }
   ~TemporaryFolder() {

@@ -181,6 +181,12 @@ class Node : public Host {
     return true;
   }
   size_t io_count() const { return out_.size(); }
+  // A new link begins.
+  void clear_wires() {
+    wire_in.clear();
+    wire_left = 0;
+    wire_out.clear();
+  }
 
   // Host
   void submit(Io* io) override { out_.push_back(io); }
@@ -298,6 +304,17 @@ class World {
 
   void poll(Node& node) {
     if (!node.up()) return;
+    give(node);
+    node.volume().poll(now_us);
+  }
+  // All I/O ends, but for what is held.
+  void settle(Node& node) {
+    while (node.step_io()) {
+    }
+    node.volume().poll(now_us);
+  }
+  // Shows the volume all that came over the wire, once. How many bytes it took.
+  size_t give(Node& node) {
     Volume& volume = node.volume();
     const bool unasked = node.wire_left != 0 && node.wire_in.size() == node.wire_left &&
                          node.buffers_fail_one_in == 0 && !volume.takes_input();
@@ -309,7 +326,7 @@ class World {
     if (volume.takes_input()) throw std::logic_error("frames were left that could be taken");
     node.wire_in.erase(node.wire_in.begin(), node.wire_in.begin() + static_cast<ptrdiff_t>(used));
     node.wire_left = node.buffers_fail_one_in == 0 ? node.wire_in.size() : 0;
-    volume.poll(now_us);
+    return used;
   }
   void carry(Node& from, Node& to) {
     if (!wire_up) return;
@@ -381,9 +398,7 @@ class World {
   bool connect(Node* source, bool full, Protocol protocol = Protocol::kC) {
     wire_up = true;
     for (Node* node : {&a, &b}) {
-      node->wire_in.clear();
-      node->wire_left = 0;
-      node->wire_out.clear();
+      node->clear_wires();
     }
     if (!run([&] {
           return a.volume().handshake_state(b.id()).idle && b.volume().handshake_state(a.id()).idle;
