@@ -26,7 +26,7 @@ function variable(name: string): string {
 
 export async function main(): Promise<void> {
   const options = JSON.parse(variable(OPTIONS_VARIABLE)) as GuestOptions;
-  const place = new Machine(variable('TIDEMARK_CHECKOUT'));
+  const place = await Machine.open(variable('TIDEMARK_CHECKOUT'));
   const note = (text: string) => process.stdout.write(`${text}\n`);
   const file = join(variable('TIDEMARK_RESULTS'), RESULT_FILE);
   const save = (result: Result) => writeFileSync(file, JSON.stringify(result));

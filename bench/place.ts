@@ -1,4 +1,4 @@
-/** Where subjects live: on this machine over NBD with files in memory, or in the virtual machine over ublk with RAM disks. */
+/** Where subjects live: on this machine over NBD with files in memory, or in the virtual machine over ublk with RAM disks, or files in its memory. */
 
 import {
   existsSync,
@@ -27,14 +27,16 @@ const RAM_DISK_BYTES = 320 << 20;
 
 export abstract class Place {
   abstract readonly where: Where;
-  /** Short, as it holds Unix sockets. Gone with close(). */
+  /** Short, as it holds Unix sockets; in memory, where there is a file system for that. Gone with close(). */
   readonly folder: string;
   /** The checkout, with the built command line. */
   readonly checkout: string;
   private count = 0;
+  private readonly files: string[] = [];
 
-  protected constructor(checkout: string, parent: string) {
+  protected constructor(checkout: string) {
     this.checkout = checkout;
+    const parent = existsSync(SHM) ? SHM : tmpdir();
     removeStale(parent);
     this.folder = mkdtempSync(join(parent, `${FOLDER_PREFIX}${process.pid}-`));
   }
@@ -58,6 +60,19 @@ export abstract class Place {
     return folder;
   }
 
+  /** A disk that takes room only where it holds something else than zeroes: what is discarded or zeroed gives it back. */
+  protected sparseFile(bytes: number): string {
+    const path = join(this.folder, `disk${this.files.length}`);
+    writeFileSync(path, '');
+    truncateSync(path, bytes);
+    this.files.push(path);
+    return path;
+  }
+
+  protected removeFiles(): void {
+    for (const path of this.files) rmSync(path, { force: true });
+  }
+
   async close(): Promise<void> {
     await this.release();
     rmSync(this.folder, { recursive: true, force: true });
@@ -66,23 +81,17 @@ export abstract class Place {
 
 export class Here extends Place {
   readonly where = 'here';
-  private readonly disks: string[] = [];
 
   constructor(checkout: string) {
-    super(checkout, existsSync(SHM) ? SHM : tmpdir());
+    super(checkout);
   }
 
-  /** A sparse file in memory, where there is a file system for that. */
   async disk(bytes: number): Promise<string> {
-    const path = join(this.folder, `disk${this.disks.length}`);
-    writeFileSync(path, '');
-    truncateSync(path, bytes);
-    this.disks.push(path);
-    return path;
+    return this.sparseFile(bytes);
   }
 
   async release(): Promise<void> {
-    for (const path of this.disks) rmSync(path, { force: true });
+    this.removeFiles();
   }
 
   frontend(folder: string): Record<string, unknown> {
@@ -94,21 +103,24 @@ export class Machine extends Place {
   readonly where = 'vm';
   private used = 0;
 
-  constructor(checkout: string) {
-    super(checkout, tmpdir());
+  static async open(checkout: string): Promise<Machine> {
+    await run(['/sbin/modprobe', 'ublk_drv']);
+    return new Machine(checkout);
   }
 
+  private constructor(checkout: string) {
+    super(checkout);
+  }
+
+  /** A RAM disk; one that is larger than those is a file in memory, as a RAM disk keeps the zeroes of a first resync. */
   async disk(bytes: number): Promise<string> {
+    if (bytes > RAM_DISK_BYTES) return this.sparseFile(bytes);
     if (this.used === 0) {
       const size = `rd_size=${RAM_DISK_BYTES / KIB}`;
-      await run(['/sbin/modprobe', 'ublk_drv']);
       await run(['/sbin/modprobe', 'brd', `rd_nr=${RAM_DISKS}`, size]);
     }
-    if (bytes > RAM_DISK_BYTES || this.used === RAM_DISKS) {
-      const there = `${RAM_DISKS} of ${RAM_DISK_BYTES} bytes`;
-      throw new RangeError(
-        `RAM disks: there are ${there}; asked for no. ${this.used + 1}, ${bytes} bytes`,
-      );
+    if (this.used === RAM_DISKS) {
+      throw new RangeError(`RAM disks: there are ${RAM_DISKS}; asked for no. ${this.used + 1}`);
     }
     this.used += 1;
     return `/dev/ram${this.used - 1}`;
@@ -117,6 +129,7 @@ export class Machine extends Place {
   async release(): Promise<void> {
     if (this.used > 0) await run(['/sbin/rmmod', 'brd']);
     this.used = 0;
+    this.removeFiles();
   }
 
   frontend(): Record<string, unknown> {

@@ -56,10 +56,10 @@ function resync(bytes: number): Tidemark {
   });
 }
 
-function logs(): Tidemark[] {
+function log(): Section {
   const shape = { bytes: LOG_BYTES, protocol: 'C', fill: TOUCH } as const;
   const extentBytes = LOG_EXTENT_BYTES;
-  return [
+  const subjects = [
     new Tidemark({
       ...shape,
       id: 'tidemark-hot',
@@ -74,6 +74,8 @@ function logs(): Tidemark[] {
       volume: { extentBytes, activityLogExtents: LOG_EXTENTS },
     }),
   ];
+  const title = 'Writes over ten times what the activity log covers';
+  return { id: 'log', title, subjects, works: LOG_WORKS };
 }
 
 /** On this machine, over NBD. */
@@ -90,12 +92,7 @@ export function sectionsHere(): Section[] {
       ],
       works: DEVICE_WORKS,
     },
-    {
-      id: 'log',
-      title: 'Writes over ten times what the activity log covers',
-      subjects: logs(),
-      works: LOG_WORKS,
-    },
+    log(),
     {
       id: 'resync',
       title: 'Resync',
@@ -122,6 +119,7 @@ export function sectionsVm(): Section[] {
       ],
       works: VM_WORKS,
     },
+    log(),
     {
       id: 'resync',
       title: 'Resync',
