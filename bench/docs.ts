@@ -82,7 +82,7 @@ export function writeDocs(checkout: string, result: Result, only: readonly strin
     writeFileSync(file, replaceBetween(readFileSync(file, 'utf8'), result.where, content));
   };
   rewrite(PERFORMANCE, performanceText(result, charts));
-  const [first] = charts;
-  if (result.where !== 'here' || first === undefined) return;
-  rewrite(README, `\n${image(first, result, CHART_FOLDER)}\n\n`);
+  if (result.where !== 'here') return;
+  const images = charts.map((chart) => image(chart, result, CHART_FOLDER));
+  rewrite(README, `\n${images.join('\n\n')}\n\n`);
 }

@@ -10,6 +10,7 @@ export const METRICS = [
   'latency_us_p999',
   'cpu_s_per_gib',
   'wire_bytes_per_byte',
+  'thread_us_per_io',
   'switches_per_io',
   'wakeups_per_io',
   'requests_per_batch',

@@ -3,6 +3,7 @@
 import { run } from '../test/vm/command.ts';
 import type { Values } from './figures.ts';
 import { batching, costs, read } from './meters.ts';
+import type { Window } from './profile.ts';
 import type { Subject } from './subject.ts';
 
 /** Beyond the run's own time. */
@@ -64,12 +65,15 @@ export function valuesOf(output: string): { values: Values; bytes: number; reque
   return { values, bytes, requests: job.read.total_ios + job.write.total_ios };
 }
 
+/** Of its run, while all of fio is at work. */
+const STEADY = { from: 0.1, to: 0.8 };
+
 /** Runs fio for so long, and meters what it cost. */
 export async function measureFio(
   subject: Subject,
   work: readonly string[],
   seconds: number,
-): Promise<Values> {
+): Promise<{ values: Values; window: Window }> {
   const argv: [string, ...string[]] = [
     'fio',
     ...commonArguments(subject),
@@ -79,14 +83,28 @@ export async function measureFio(
   ];
   const pids = subject.pids();
   const workedBefore = await subject.worked?.();
+  const threadBefore = subject.threadNs?.();
   const before = read(pids);
   const { stdout } = await run(argv, { timeoutMs: seconds * 1000 + LIMIT_MS });
+  const end = process.hrtime.bigint();
   const after = read(pids);
+  const threadAfter = subject.threadNs?.();
   const workedAfter = await subject.worked?.();
   const { values, bytes, requests } = valuesOf(stdout);
   const told = pids === null || subject.threadsLast;
   const batches = workedBefore && workedAfter ? batching(workedBefore, workedAfter, requests) : {};
-  return { ...values, ...costs(before, after, bytes, told ? requests : 0), ...batches };
+  Object.assign(values, costs(before, after, bytes, told ? requests : 0), batches);
+  if (threadBefore !== undefined && threadAfter !== undefined)
+    values.thread_us_per_io = (threadAfter - threadBefore) / 1000 / requests;
+  const back = (share: number) => end - BigInt(Math.round(seconds * (1 - share) * 1e9));
+  const amount = requests * (STEADY.to - STEADY.from);
+  const window: Window = {
+    begin_ns: back(STEADY.from),
+    end_ns: back(STEADY.to),
+    amount,
+    unit: 'request',
+  };
+  return { values, window };
 }
 
 /** Writes to the device once, in one pass: all of it, or as `work` says. */
@@ -99,5 +117,5 @@ export async function pass(
   valuesOf((await run(argv, { timeoutMs: limitMs })).stdout);
 }
 
-/** Every subject's disk has been written once before anything is measured. */
+/** Every subject's disk has been written once before anything is measured, unless it is too large for that. */
 export const FILL = ['--rw=write', '--bs=1m', '--iodepth=4'];

@@ -6,8 +6,9 @@
  * little.
  */
 
+import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killRunningCommands } from '../test/vm/command.ts';
 import { tellChecks } from './checks.ts';
@@ -15,10 +16,12 @@ import { writeCharts, writeDocs } from './docs.ts';
 import { measureLimits } from './limits.ts';
 import { integer } from './options.ts';
 import { Here } from './place.ts';
+import { Profile } from './profile.ts';
 import { terminalText } from './report.ts';
 import { type Result, readResult } from './result.ts';
 import { measureAll } from './run.ts';
-import { sectionsHere } from './sections.ts';
+import { besideOf, sectionsHere } from './sections.ts';
+import { CLI } from './subjects/tidemark.ts';
 import { checksOf } from './targets.ts';
 import { measureInMachine } from './vm.ts';
 
@@ -33,6 +36,9 @@ const usage = `usage: npm run bench -- [options]      over NBD, on this machine
   --svg FOLDER     draw charts there
   --docs           write tables and charts into docs/performance.md and README.md; only from a whole run of at
                    least 3 rounds on a quiet machine
+  --profile FOLDER watch everything that is measured with perf, and write there what the time of each request
+                   went into; that takes time itself
+  --beside FOLDER  measure what another checkout's build makes of it as well, in the same run
   --check          compare with the targets; ends with 'N passed, N failed'
 `;
 
@@ -54,6 +60,8 @@ function readArguments() {
       json: { type: 'string' },
       svg: { type: 'string' },
       docs: { type: 'boolean', default: false },
+      profile: { type: 'string' },
+      beside: { type: 'string' },
       from: { type: 'string' },
       check: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -65,6 +73,14 @@ function note(text: string): void {
   process.stderr.write(`bench: ${Math.round(performance.now() / 1000)} s: ${text}\n`);
 }
 
+/** @throws when nothing was built there. */
+function builtCheckout(path: string): string {
+  const folder = resolve(path);
+  if (!existsSync(join(folder, CLI)))
+    throw new Error(`--beside ${path}: there is no ${CLI}; 'npm run build' makes it there`);
+  return folder;
+}
+
 async function measure(options: ReturnType<typeof readArguments>): Promise<Result> {
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -73,6 +89,8 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
       killRunningCommands();
     });
   }
+  const profile = options.profile === undefined ? null : resolve(options.profile);
+  const beside = options.beside === undefined ? null : builtCheckout(options.beside);
   const defaults = DEFAULTS[options.vm ? 'vm' : 'here'];
   const common = {
     rounds: integer(options.rounds ?? defaults.rounds, 'rounds', 100),
@@ -81,10 +99,12 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
     signal: abort.signal,
     note,
   };
-  if (options.vm) return measureInMachine(checkout, common);
+  if (options.vm) return measureInMachine(checkout, { ...common, profile, beside });
   const place = new Here(checkout);
   try {
-    const result = await measureAll(sectionsHere(), place, common);
+    const sections = beside === null ? sectionsHere() : besideOf(sectionsHere(), beside);
+    const watched = profile === null ? undefined : await Profile.open(profile);
+    const result = await measureAll(sections, place, { ...common, profile: watched });
     const { limits, missing } = await measureLimits(options.only, note);
     return { ...result, limits, missing: [...result.missing, ...missing] };
   } finally {
@@ -98,6 +118,10 @@ async function main(): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
+  if (options.docs && (options.profile ?? options.beside) !== undefined)
+    throw new Error(
+      '--docs: not with --profile or --beside, which take time from what is measured',
+    );
   const result = options.from === undefined ? await measure(options) : readResult(options.from);
   if (options.json !== undefined) {
     await mkdir(dirname(resolve(options.json)), { recursive: true });

@@ -123,6 +123,11 @@ export function waitedNs(schedstat: string): number {
   return Number(schedstat.split(' ')[1]);
 }
 
+/** Nanoseconds that the threads of a process that have such a name have run. */
+export function threadsRanNs(pid: number, name: RegExp): number {
+  return total(ofThreads(pid, 'schedstat', name).map((text) => Number(text.split(' ')[0])));
+}
+
 /** Of the threads of a process that have such a name; null: there are none, or it has ended. */
 export function threadsWaitedNs(pid: number, name: RegExp): number | null {
   const waited = ofThreads(pid, 'schedstat', name).map(waitedNs);

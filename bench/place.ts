@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Argv, run } from '../test/vm/command.ts';
 import { findCommand } from '../test/vm/packages.ts';
+import { endAll } from './ends.ts';
 
 export type Where = 'here' | 'vm';
 
@@ -22,7 +23,7 @@ const FOLDER_PREFIX = 'tidemark-bench-';
 /** Under emulation everything takes its time. */
 const PATIENCE_MS = { here: 60_000, vm: 300_000 };
 /** All have the same size, and take memory only where they were written. */
-const RAM_DISKS = 20;
+const RAM_DISKS = 24;
 const RAM_DISK_BYTES = 320 << 20;
 
 export abstract class Place {
@@ -74,8 +75,10 @@ export abstract class Place {
   }
 
   async close(): Promise<void> {
-    await this.release();
-    rmSync(this.folder, { recursive: true, force: true });
+    await endAll([
+      () => this.release(),
+      () => rmSync(this.folder, { recursive: true, force: true }),
+    ]);
   }
 }
 
@@ -127,9 +130,9 @@ export class Machine extends Place {
   }
 
   async release(): Promise<void> {
+    this.removeFiles();
     if (this.used > 0) await run(['/sbin/rmmod', 'brd']);
     this.used = 0;
-    this.removeFiles();
   }
 
   frontend(): Record<string, unknown> {

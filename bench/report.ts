@@ -62,6 +62,12 @@ const VIEWS: readonly View[] = [
     suits: (work) => !/^(read|carry)-/.test(work),
   },
   {
+    title: 'Microseconds of the threads that serve, for each request',
+    metric: 'thread_us_per_io',
+    text: (value) => value.toFixed(1),
+    suits: () => true,
+  },
+  {
     title: 'Context switches for each request',
     metric: 'switches_per_io',
     text: (value) => value.toFixed(2),

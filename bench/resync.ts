@@ -6,12 +6,15 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Point, quantile, type Series, type Values } from './figures.ts';
 import { commonArguments, FILL, pass } from './fio.ts';
-import { costs, read } from './meters.ts';
+import { costs, type Reading, read } from './meters.ts';
+import type { Window } from './profile.ts';
 import { Program } from './program.ts';
 import type { ResyncSubject } from './subject.ts';
 
+const MIB = 1 << 20;
 const LIMIT_MS = 300_000;
 const POLL_MS = 5;
+const APPLICATION_BYTES = 4096;
 /** The application writes alone so long before the resync begins, and after it. */
 const APART_MS = 500;
 const APPLICATION_MS_MAX = 120_000;
@@ -25,6 +28,7 @@ export const EVERYTHING = FILL;
 export interface Resynced {
   values: Values;
   series: Series;
+  window: Window;
 }
 
 /** @param dirt fio's options for what is written while the pair is apart */
@@ -34,8 +38,9 @@ export async function measureResync(
 ): Promise<Resynced> {
   await subject.disconnect();
   await pass(subject, dirt, LIMIT_MS);
-  const { values, copied } = await comeTogether(subject);
-  return { values, series: { copied_bytes: thin(fromStart(copied)), latency_us: [] } };
+  const { values, spent, dirty, copied, window } = await comeTogether(subject);
+  Object.assign(values, costs(...spent, dirty));
+  return { values, series: { copied_bytes: thin(fromStart(copied)), latency_us: [] }, window };
 }
 
 /** A resync of everything, while an application writes 4 KiB at random, one at a time; the latencies are its. */
@@ -48,7 +53,7 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
     [
       'fio',
       ...commonArguments(subject),
-      ...['--rw=randwrite', '--bs=4k', '--iodepth=1', '--time_based'],
+      ...['--rw=randwrite', `--bs=${APPLICATION_BYTES}`, '--iodepth=1', '--time_based'],
       `--runtime=${APPLICATION_MS_MAX / 1000}`,
       ...[`--write_lat_log=${join(folder, 'log')}`, '--log_unix_epoch=1'],
     ],
@@ -61,7 +66,8 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
       APPLICATION_MS_MAX,
     );
     await delay(APART_MS);
-    const { values, copied, beginUnixMs, endUnixMs } = await comeTogether(subject);
+    const together = await comeTogether(subject);
+    const { values, spent, dirty, copied, beginUnixMs, endUnixMs, window } = together;
     await delay(APART_MS);
     fio.signal('SIGINT');
     if (!(await fio.ended(APPLICATION_MS_MAX))) throw new Error('fio goes on after SIGINT');
@@ -70,7 +76,8 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
       .filter(([at]) => at >= beginUnixMs && at <= endUnixMs)
       .map(([, latency]) => latency);
     if (during.length === 0) throw new Error('no application write ended during the resync');
-    Object.assign(values, latencyValues(during), {
+    const moved = dirty + during.length * APPLICATION_BYTES;
+    Object.assign(values, costs(...spent, moved), latencyValues(during), {
       iops: (during.length * 1000) / Math.max(1, endUnixMs - beginUnixMs),
     });
     const origin = latencies[0]?.[0] ?? 0;
@@ -80,6 +87,7 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
         copied_bytes: thin(copied.map(([at, bytes]) => [at - origin, bytes])),
         latency_us: means(latencies.map(([at, latency]) => [at - origin, latency])),
       },
+      window,
     };
   } finally {
     await fio.end();
@@ -89,10 +97,14 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
 
 interface Together {
   values: Values;
+  spent: [before: Reading, after: Reading];
+  /** Bytes. */
+  dirty: number;
   /** [Unix ms, bytes] */
   copied: Point[];
   beginUnixMs: number;
   endUnixMs: number;
+  window: Window;
 }
 
 /** Connects, and watches the copying from its first to its last byte. */
@@ -105,10 +117,14 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
   await subject.connect();
   const copied: Point[] = [];
   let begin = connected;
+  let begin_ns = process.hrtime.bigint();
   for (;;) {
     const { done, copying, dirty_bytes } = await subject.progress();
     const at = now();
-    if (copied.length === 0) begin = copying || done ? at : begin;
+    if (copied.length === 0 && (copying || done)) {
+      begin = at;
+      begin_ns = process.hrtime.bigint();
+    }
     if (copying) copied.push([at, Math.max(0, dirty - dirty_bytes)]);
     if (done) {
       copied.push([at, dirty]);
@@ -117,11 +133,13 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
         values: {
           bytes_per_s: (dirty * 1000) / Math.max(POLL_MS, at - begin),
           resync_ms: at - connected,
-          ...costs(before, after, dirty),
         },
+        spent: [before, after],
+        dirty,
         copied,
         beginUnixMs: begin,
         endUnixMs: at,
+        window: { begin_ns, end_ns: process.hrtime.bigint(), amount: dirty / MIB, unit: 'MiB' },
       };
     }
     if (at - connected > LIMIT_MS) throw new Error(`${subject.id}: no resync in ${LIMIT_MS} ms`);

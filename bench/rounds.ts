@@ -2,6 +2,7 @@
 
 import type { Sample } from './figures.ts';
 import type { Place } from './place.ts';
+import type { Profile } from './profile.ts';
 import type { Section } from './sections.ts';
 import type { Subject } from './subject.ts';
 import type { Work } from './works.ts';
@@ -11,6 +12,8 @@ export interface RoundsOptions {
   seconds: number;
   /** Only what has one of these texts in `section/subject/work`; empty: all. */
   only: readonly string[];
+  /** Takes a profile of each work on each subject, in each round. */
+  profile?: Profile | undefined;
   /** Ends the run early, in order. */
   signal?: AbortSignal;
   /** After each round, with all that was measured so far. */
@@ -85,7 +88,7 @@ async function runSection(
           options.signal?.throwIfAborted();
           const name = `${section.id}, round ${round}/${options.rounds}: ${work.title}: ${subject.title}`;
           options.note(name);
-          await measure(subject, work, round, options, measured);
+          await measure(section, subject, work, round, options, measured);
         }
       }
       options.checkpoint?.(measured);
@@ -125,6 +128,7 @@ async function stop(
 }
 
 async function measure(
+  section: Section,
   subject: Subject,
   work: Work,
   round: number,
@@ -132,7 +136,9 @@ async function measure(
   { samples, missing }: Measured,
 ): Promise<void> {
   try {
-    const { values, series } = await work.measure(subject, options.seconds);
+    const once = () => work.measure(subject, options.seconds);
+    const name = [section.id, subject.id, work.id, round].join('-');
+    const { values, series } = await (options.profile?.around(name, once) ?? once());
     const sample: Sample = { subject: subject.id, work: work.id, round, values };
     if (series !== undefined) sample.series = series;
     samples.push(sample);

@@ -12,9 +12,9 @@ export const MIB = 2 ** 20;
 export const BLOCK_BYTES = 4096;
 
 const SCALE = fileURLToPath(new URL('../build/bench/tidemark-scale', import.meta.url));
-// ext4 takes no file of 16 TiB; tmpfs does.
 /** An attach of 1 PiB, or the daemons of all steps. */
 const CHILD_MS_MAX = 15 * 60_000;
+// ext4 takes no file of 16 TiB; tmpfs does.
 const FOLDERS = [tmpdir(), '/dev/shm'];
 
 export interface Shape {

@@ -30,7 +30,7 @@ const LOG_BYTES = 10 * LOG_EXTENTS * LOG_EXTENT_BYTES;
 const TOUCH = ['--rw=write:1020k', '--bs=4k', '--iodepth=32'];
 
 /** Under emulation a run takes its time: what lies between two others, and has no target there, is left out. */
-const VM_WORKS = DEVICE_WORKS.filter(({ id }) => !/^write-4k-qd32$|-256k$|^read-1m$/.test(id));
+const VM_WORKS = DEVICE_WORKS.filter(({ id }) => !/^write-4k-qd32$|-256k$/.test(id));
 
 function devices(): Tidemark[] {
   const shape = { bytes: DEVICE_BYTES };
@@ -76,6 +76,13 @@ function log(): Section {
   ];
   const title = 'Writes over ten times what the activity log covers';
   return { id: 'log', title, subjects, works: LOG_WORKS };
+}
+
+/** Each of Tidemark's subjects also as another checkout has it, in the same run. */
+export function besideOf(sections: readonly Section[], checkout: string): Section[] {
+  const both = (subject: Subject) =>
+    subject instanceof Tidemark ? [subject, subject.beside(checkout)] : [subject];
+  return sections.map((section) => ({ ...section, subjects: section.subjects.flatMap(both) }));
 }
 
 /** On this machine, over NBD. */

@@ -19,6 +19,8 @@ export interface Subject {
   pids(): number[] | null;
   /** Its threads last as long as it does. What others switched went with their threads, and is not told. */
   readonly threadsLast?: boolean;
+  /** Nanoseconds that the threads which serve, of all its nodes, have run so far; of subjects whose threads last. */
+  threadNs?(): number;
   /** How its thread has worked so far; of subjects that count it. */
   worked?(): Promise<Worked>;
 }

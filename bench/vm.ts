@@ -1,12 +1,12 @@
 /** `npm run bench:vm`: one boot of the virtual machine of the tests, in which everything is measured over ublk. */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { freemem, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bundleModule } from '../test/vm/bundle.ts';
 import { bootMachine, prepareImage } from '../test/vm/machine.ts';
-import { type GuestOptions, OPTIONS_VARIABLE, RESULT_FILE } from './guest.ts';
+import { type GuestOptions, OPTIONS_VARIABLE, PROFILE_FOLDER, RESULT_FILE } from './guest.ts';
 import { threadsWaitedNs } from './meters.ts';
 import {
   provideTools,
@@ -24,17 +24,23 @@ const START_MS = 40 * MINUTE_MS;
 /** Of one run, beyond the time that fio was given. */
 const EXTRA_S = 20;
 /** The RAM disks of all subjects, written once, are 4 GiB. */
-const MEMORY_MIB = 8192;
+const MEMORY_MIB = { alone: 8192, beside: 12_288 };
 const CPUS = 2;
 const WATCH_MS = 1_000;
 /** QEMU's threads that are the machine's processors, as it names them. Its others wait for these, which never sleep. */
 const PROCESSORS = /^CPU \d/;
 
-export async function measureInMachine(
-  checkout: string,
-  options: GuestOptions & { signal: AbortSignal; note(text: string): void },
-): Promise<Result> {
-  const { signal, note, ...guest } = options;
+/** As for a run here. */
+export interface MachineOptions extends Omit<GuestOptions, 'profile'> {
+  /** Gets the profiles; null: none are taken. */
+  profile: string | null;
+  signal: AbortSignal;
+  note(text: string): void;
+}
+
+export async function measureInMachine(checkout: string, options: MachineOptions): Promise<Result> {
+  const { signal, note, profile, ...others } = options;
+  const guest: GuestOptions = { ...others, profile: profile !== null };
   const image = await prepareImage(false, note);
   const tools = await toolsOrProblem(note);
   const results = await mkdtemp(join(tmpdir(), 'tidemark-bench-vm-'));
@@ -44,6 +50,7 @@ export async function measureInMachine(
     await bundleModule(contents, import.meta.dirname, join(results, program));
     const busy = await watchBusy();
     const host = new HostWatch();
+    const memory = MEMORY_MIB[guest.beside === null ? 'alone' : 'beside'];
     note(`booting Linux ${image.kernel.version} under emulation`);
     const outcome = await bootMachine(
       {
@@ -51,7 +58,7 @@ export async function measureInMachine(
         script: script(tools, guest, program),
         timeoutMs: timeoutMs(guest),
         cpus: CPUS,
-        memoryMib: Math.min(MEMORY_MIB, Math.floor(freemem() / 2 ** 21)),
+        memoryMib: Math.min(memory, Math.floor(freemem() / 2 ** 21)),
         onStart: (pid) => host.begin(pid),
         onOutput: note,
       },
@@ -61,6 +68,8 @@ export async function measureInMachine(
     const why =
       outcome.problem ??
       (outcome.status === 0 ? null : `the benchmark ended there with status ${outcome.status}`);
+    const profiles = join(results, PROFILE_FOLDER);
+    if (profile !== null && existsSync(profiles)) await cp(profiles, profile, { recursive: true });
     const file = join(results, RESULT_FILE);
     if (why !== null && !existsSync(file)) {
       const messages = await readFile(join(results, 'dmesg.log'), 'utf8').catch(() => '');
@@ -163,6 +172,9 @@ function timeoutMs({ rounds, seconds }: GuestOptions): number {
   return START_MS + rounds * runs * (seconds + EXTRA_S) * 1000;
 }
 
+/** The kernel would take fewer samples where one takes long, as all does under emulation. */
+const SAMPLE_FAST = ['echo 0 > /proc/sys/kernel/perf_cpu_time_max_percent'];
+
 /** Bash; nothing in it holds a single quote but what is quoted here. */
 function script(tools: Tools, options: GuestOptions, program: string): string {
   const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -173,6 +185,7 @@ function script(tools: Tools, options: GuestOptions, program: string): string {
       ? [`export LD_LIBRARY_PATH=${quoted(toolLibraries(tools.folder))}`]
       : []),
     `export ${OPTIONS_VARIABLE}=${quoted(JSON.stringify(options))}`,
+    ...(options.profile ? SAMPLE_FAST : []),
     `exec ${quoted(process.execPath)} --enable-source-maps "$TIDEMARK_RESULTS/${program}"`,
     '',
   ].join('\n');

@@ -2,8 +2,16 @@
 
 import type { Series, Values } from './figures.ts';
 import { measureFio } from './fio.ts';
+import type { Window } from './profile.ts';
 import { EVERYTHING, measureResync, measureResyncUnderLoad, SCATTERED } from './resync.ts';
 import { canCarry, canResync, type Subject } from './subject.ts';
+
+export interface Measurement {
+  values: Values;
+  series?: Series;
+  /** When the work was in full swing; where it is told. */
+  window?: Window;
+}
 
 export interface Work {
   /** In results and targets. */
@@ -11,7 +19,7 @@ export interface Work {
   title: string;
   /** Whether it makes sense for the subject. */
   suits(subject: Subject): boolean;
-  measure(subject: Subject, seconds: number): Promise<{ values: Values; series?: Series }>;
+  measure(subject: Subject, seconds: number): Promise<Measurement>;
 }
 
 /** So long, however short the other works are to be: one that is warm carries most. */
@@ -23,7 +31,7 @@ function fioWork(id: string, title: string, fio: string): Work {
     id,
     title,
     suits: (subject) => subject.bytes > 0,
-    measure: async (subject, seconds) => ({ values: await measureFio(subject, words, seconds) }),
+    measure: (subject, seconds) => measureFio(subject, words, seconds),
   };
 }
 

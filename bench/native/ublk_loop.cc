@@ -1,5 +1,5 @@
 // The smallest ublk server that is correct: one queue over one disk, on one ring, and nothing else.
-// What it costs is the driver's own cost, which no server in userspace gets below; test/vm and
+// What it costs is the driver's own cost, which no server in userspace gets below; bench/ and
 // docs/performance.md compare with it.
 //
 //   tidemark-ublk-loop DISK    prints the device's path once it is there; ends with SIGTERM

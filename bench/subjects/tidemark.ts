@@ -10,10 +10,12 @@ import { freePort } from '../../lib/demo/wire.ts';
 import { run } from '../../test/vm/command.ts';
 import { endAll } from '../ends.ts';
 import { FILL, pass } from '../fio.ts';
+import { threadsRanNs } from '../meters.ts';
 import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Progress, ResyncSubject, Worked } from '../subject.ts';
 
+export const CLI = 'dist/cli/main.js';
 const VOLUME = 'bench';
 const NODES = ['alpha', 'beta'] as const;
 type Node = (typeof NODES)[number];
@@ -21,6 +23,7 @@ const MIB = 1 << 20;
 /** Beside the data, on each disk; more than the metadata of the largest disk here takes. */
 export const METADATA_BYTES = 64 * MIB;
 const POLL_MS = 20;
+const VOLUME_THREAD = /^tidemark\/bench/;
 
 export interface TidemarkOptions {
   id: string;
@@ -31,6 +34,8 @@ export interface TidemarkOptions {
   away?: boolean;
   /** Fields of the volume's config that differ from the defaults. */
   volume?: Record<string, unknown>;
+  /** Whose command line it runs; default: this one's. */
+  checkout?: string;
   /** fio's options for what is written before anything is measured; default: the whole device once. */
   fill?: string[];
 }
@@ -52,6 +57,17 @@ export class Tidemark implements ResyncSubject {
     this.id = options.id;
     this.title = options.title;
     this.bytes = options.bytes;
+  }
+
+  /** The same by another checkout. */
+  beside(checkout: string): Tidemark {
+    const { id, title } = this.options;
+    return new Tidemark({
+      ...this.options,
+      id: `${id}-beside`,
+      title: `${title}, the other checkout`,
+      checkout,
+    });
   }
 
   async start(place: Place): Promise<void> {
@@ -98,7 +114,7 @@ export class Tidemark implements ResyncSubject {
   }
 
   private argv(words: readonly string[]): [string, ...string[]] {
-    const cli = join(this.place?.checkout ?? '', 'dist/cli/main.js');
+    const cli = join(this.options.checkout ?? this.place?.checkout ?? '', CLI);
     return [process.execPath, cli, '--config', this.config, ...words];
   }
 
@@ -173,6 +189,10 @@ export class Tidemark implements ResyncSubject {
       return ['--ioengine=libaio', '--direct=1', `--filename=${this.device}`];
     }
     return ['--ioengine=nbd', `--uri=nbd+unix:///${VOLUME}?socket=${this.device}`];
+  }
+
+  threadNs(): number {
+    return this.daemons.reduce((ns, { pid }) => ns + threadsRanNs(pid, VOLUME_THREAD), 0);
   }
 
   pids(): number[] | null {

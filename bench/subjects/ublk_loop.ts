@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { FILL, pass } from '../fio.ts';
+import { threadsRanNs } from '../meters.ts';
 import type { Place } from '../place.ts';
 import { Program } from '../program.ts';
 import type { Subject } from '../subject.ts';
@@ -40,5 +41,9 @@ export class UblkLoop implements Subject {
 
   pids(): null {
     return null;
+  }
+
+  threadNs(): number {
+    return threadsRanNs(this.server?.pid ?? 0, /^/);
   }
 }

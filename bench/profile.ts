@@ -1,0 +1,191 @@
+/** `--profile`: what the whole machine did while one work was done on one subject, by perf's samples, in microseconds for each unit of work. */
+
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from '../test/vm/command.ts';
+import { need } from './place.ts';
+import { Program } from './program.ts';
+
+/** No divisor of what others do at even times. */
+const SAMPLES_PER_S = 997;
+const LIMIT_MS = 300_000;
+/** What is rarer than this share of the samples is not listed. */
+const LISTED_SHARE_MIN = 0.001;
+
+/** When the work was done, by CLOCK_MONOTONIC, and how much of it. */
+export interface Window {
+  begin_ns: bigint;
+  end_ns: bigint;
+  amount: number;
+  unit: 'request' | 'MiB';
+}
+
+export interface PerfSample {
+  /** Of the thread; spaces in it are kept. */
+  comm: string;
+  symbol: string;
+  /** Where the symbol is: a file, or `[kernel.kallsyms]`, or a module in brackets. */
+  object: string;
+}
+
+/** In order: the first that suits. What comes after the rest of user space is the kernel's, by the names of its functions. */
+const GROUPS: ReadonlyArray<[name: string, suits: (sample: PerfSample) => boolean]> = [
+  ['idle', ({ comm }) => comm.startsWith('swapper')],
+  ['perf itself', ({ comm }) => comm === 'perf'],
+  ['fio', ({ comm, object }) => comm === 'fio' && !isKernel(object)],
+  ['checksums', ({ symbol }) => /crc32|::extend_/.test(symbol)],
+  [
+    'copies in user space',
+    ({ symbol, object }) => !isKernel(object) && /mem(cpy|move)/.test(symbol),
+  ],
+  [
+    'JavaScript and libuv',
+    ({ comm, object }) => !isKernel(object) && /^node|Worker|libuv/.test(comm),
+  ],
+  ['the rest of user space', ({ object }) => !isKernel(object)],
+  [
+    'copies and new pages',
+    named(/copy_(user|page|mc|to|from|folio)|rep_(movs|stos)|memcpy|clear_page|csum_partial/),
+  ],
+  [
+    'wake-ups, switches, and what interrupts had to wait for',
+    named(
+      /sched|wake|switch|enqueue|dequeue|task|futex|epoll|eventfd|pick_next|update_(curr|load|rq)|hrtimer|timer|poll|_irq|irqentry|idle|cpu_/,
+    ),
+  ],
+  [
+    'RAM disk and block layer',
+    named(/brd_|blk|bio|bdev|submit_bh|disk_|part_|sbitmap|blkcg|elv_|dd_/),
+  ],
+  ['ublk', ({ symbol, object }) => /ublk/.test(symbol) || /ublk/.test(object)],
+  [
+    'TCP, sockets and loopback',
+    named(
+      /tcp|^_*ip_|inet|skb|sock|net(if|_rx|dev|works?)|loopback|dev_(queue|hard)|qdisc|nf_|softirq|_send|_recv/,
+    ),
+  ],
+  ['io_uring', named(/^_*io_|uring|io_wq|io_worker/)],
+  [
+    'page cache and memory',
+    named(
+      /shmem|page|folio|xas?_|xarray|filemap|slab|kmem|kmalloc|kfree|fault|pte|lru|gup_|pin_user|alloc|free|memcg/,
+    ),
+  ],
+  [
+    'system calls, files and their checks',
+    named(
+      /syscall|entry|sys_|vfs|file|inode|fdget|fput|security|apparmor|aa_|iov|aio_|get_user|_rw_|readv|writev/,
+    ),
+  ],
+  ['the rest of the kernel', () => true],
+];
+
+function named(symbols: RegExp): (sample: PerfSample) => boolean {
+  return ({ symbol }) => symbols.test(symbol);
+}
+
+function isKernel(object: string): boolean {
+  return object.startsWith('[') && object !== '[vdso]';
+}
+
+/** Lines of `perf script -F comm,tid,ip,sym,dso`, one sample each; others are left out. */
+export function perfSamples(text: string): PerfSample[] {
+  const samples: PerfSample[] = [];
+  for (const line of text.split('\n')) {
+    const parts = /^\s*(.+?)\s+\d+\s+[0-9a-f]+ (.+) \((.+)\)\s*$/.exec(line);
+    if (parts === null) continue;
+    samples.push({
+      comm: parts[1]!,
+      symbol: parts[2]!.replace(/\+0x[0-9a-f]+$/, ''),
+      object: parts[3]!,
+    });
+  }
+  return samples;
+}
+
+/** All processors' time within the window, shared out by the samples. @throws Error without samples. */
+export function profileText(samples: readonly PerfSample[], window: Window, cpus: number): string {
+  if (samples.length === 0) throw new Error('perf took no samples while the work was done');
+  const seconds = Number(window.end_ns - window.begin_ns) / 1e9;
+  const usEach = (seconds * cpus * 1e6) / window.amount / samples.length;
+  const table = (title: string, keyOf: (sample: PerfSample) => string): string => {
+    const counts = new Map<string, number>();
+    for (const sample of samples) counts.set(keyOf(sample), (counts.get(keyOf(sample)) ?? 0) + 1);
+    const rows = [...counts]
+      .filter(([, count]) => count >= samples.length * LISTED_SHARE_MIN)
+      .sort(([, a], [, b]) => b - a)
+      .map(([key, count]) => {
+        const share = ((100 * count) / samples.length).toFixed(1);
+        return `${(count * usEach).toFixed(2).padStart(10)} us ${share.padStart(5)} %  ${key}`;
+      });
+    return [`${title}, for each ${window.unit}:`, ...rows, ''].join('\n');
+  };
+  return [
+    `${samples.length} samples in ${seconds.toFixed(2)} s of ${cpus} processors; ${window.amount.toFixed(0)} times ${window.unit}`,
+    '',
+    table('What it was', (sample) => GROUPS.find(([, suits]) => suits(sample))![0]),
+    table('Whose it was', ({ comm }) => comm),
+    table('Whose and what', (sample) => {
+      const [group] = GROUPS.find(([, suits]) => suits(sample))!;
+      return `${sample.comm}: ${group}`;
+    }),
+    table('Where it was', ({ comm, symbol, object }) => `${comm}: ${symbol} (${object})`),
+  ].join('\n');
+}
+
+/** Records with perf, and writes one text for each work on each subject and round. */
+export class Profile {
+  private readonly folder: string;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** @throws when perf is not installed. */
+  static async open(folder: string): Promise<Profile> {
+    await need('perf', 'linux-perf');
+    mkdirSync(folder, { recursive: true });
+    return new Profile(folder);
+  }
+
+  /** @param measure does the work, and says when that was; undefined: it has no such time, and nothing is written */
+  async around<T extends { window?: Window }>(name: string, measure: () => Promise<T>): Promise<T> {
+    // Not in the folder, which may lie on a slow file system.
+    const scratch = mkdtempSync(join(tmpdir(), 'tidemark-bench-perf-'));
+    const data = join(scratch, 'data');
+    const options = ['-a', '-e', 'cpu-clock', '-F', String(SAMPLES_PER_S), '-k', 'CLOCK_MONOTONIC'];
+    const perf = Program.start(['perf', 'record', '-q', ...options, '-o', data], {
+      name: 'perf',
+      log: join(scratch, 'log'),
+    });
+    try {
+      const isThere = () => (statSync(data, { throwIfNoEntry: false })?.size ?? 0) > 0;
+      await perf.until('it records', isThere, LIMIT_MS);
+      const measured = await measure();
+      perf.signal('SIGINT');
+      if (!(await perf.ended(LIMIT_MS))) throw new Error('perf goes on after SIGINT');
+      const { window } = measured;
+      if (window !== undefined) {
+        const text = profileText(await this.samples(data, window), window, availableParallelism());
+        writeFileSync(join(this.folder, `${name}.txt`), text);
+      }
+      return measured;
+    } finally {
+      await perf.end();
+      rmSync(scratch, { recursive: true, force: true });
+    }
+  }
+
+  private async samples(data: string, { begin_ns, end_ns }: Window): Promise<PerfSample[]> {
+    const time = [begin_ns, end_ns].map(seconds).join(',');
+    const fields = ['-F', 'comm,tid,ip,sym,dso'];
+    const argv = ['perf', 'script', '-i', data, '--time', time, ...fields] as const;
+    return perfSamples((await run([...argv], { timeoutMs: LIMIT_MS })).stdout);
+  }
+}
+
+/** As perf takes it. */
+function seconds(ns: bigint): string {
+  return `${ns / 1_000_000_000n}.${String(ns % 1_000_000_000n).padStart(9, '0')}`;
+}
