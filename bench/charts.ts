@@ -135,7 +135,7 @@ function bars(result: Result, options: BarsOptions): Chart | null {
 
 /** These are compared with each other alone. */
 function isOfLog(subject: string): boolean {
-  return subject === 'tidemark-hot' || subject === 'tidemark-cold';
+  return /^tidemark-(hot|cold)/.test(subject);
 }
 
 const PERCENTILES: ReadonlyArray<[label: string, metric: Metric]> = [

@@ -3,6 +3,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Chart, chartsOf } from './charts.ts';
+import { isBeside, subjectsOf } from './figures.ts';
 import { grids, markdownTable, remarks, targetGrid } from './report.ts';
 import { type Result, tooBusy } from './result.ts';
 
@@ -32,6 +33,9 @@ export function unquotable(result: Result, only: readonly string[]): string | nu
   const busy = tooBusy(result.busy_before, result.waited);
   if (busy !== null) return busy;
   if (only.length > 0) return '--only leaves targets out';
+  if (result.profiled) return '--profile took time from what was measured';
+  if (subjectsOf(result.samples).some(isBeside))
+    return '--beside measured another checkout as well';
   const [missing] = result.missing;
   if (missing !== undefined) {
     return `${missing.subject}${missing.work === null ? '' : `, ${missing.work}`}, was not measured: ${missing.reason}`;

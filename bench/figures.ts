@@ -92,6 +92,17 @@ export function worksOf(samples: readonly Sample[]): string[] {
   return [...new Set(samples.map(({ work }) => work))];
 }
 
+/** What another checkout's build did. */
+const BESIDE = '-beside';
+
+export function besideId(subject: string): string {
+  return `${subject}${BESIDE}`;
+}
+
+export function isBeside(subject: string): boolean {
+  return subject.endsWith(BESIDE);
+}
+
 export function subjectsOf(samples: readonly Sample[]): string[] {
   return [...new Set(samples.map(({ subject }) => subject))];
 }

@@ -8,7 +8,7 @@ import type { Result } from './result.ts';
 import { measureAll } from './run.ts';
 import { besideOf, sectionsVm } from './sections.ts';
 
-/** In the machine's environment: rounds, seconds and only, as JSON. */
+/** In the machine's environment, as JSON. */
 export const OPTIONS_VARIABLE = 'TIDEMARK_BENCH_OPTIONS';
 /** In the results folder. */
 export const RESULT_FILE = 'bench.json';
@@ -38,7 +38,7 @@ export async function main(): Promise<void> {
   const file = join(results, RESULT_FILE);
   const save = (result: Result) => writeFileSync(file, JSON.stringify(result));
   const sections = beside === null ? sectionsVm() : besideOf(sectionsVm(), beside);
-  const watched = profile ? await Profile.open(join(results, PROFILE_FOLDER)) : undefined;
+  const watched = profile ? await Profile.open(join(results, PROFILE_FOLDER), note) : undefined;
   save(await measureAll(sections, place, { ...options, profile: watched, note }, save));
   await place.close();
 }

@@ -36,8 +36,8 @@ const usage = `usage: npm run bench -- [options]      over NBD, on this machine
   --svg FOLDER     draw charts there
   --docs           write tables and charts into docs/performance.md and README.md; only from a whole run of at
                    least 3 rounds on a quiet machine
-  --profile FOLDER watch everything that is measured with perf, and write there what the time of each request
-                   went into; that takes time itself
+  --profile FOLDER watch the works (not any/micro and any/scale) with perf, and write there what the time of each
+                   request went into; that takes time itself
   --beside FOLDER  measure what another checkout's build makes of it as well, in the same run
   --check          compare with the targets; ends with 'N passed, N failed'
 `;
@@ -73,9 +73,11 @@ function note(text: string): void {
   process.stderr.write(`bench: ${Math.round(performance.now() / 1000)} s: ${text}\n`);
 }
 
-/** @throws when nothing was built there. */
-function builtCheckout(path: string): string {
+/** @throws when nothing was built there, or the virtual machine has something else in its place. */
+function builtCheckout(path: string, vm: boolean): string {
   const folder = resolve(path);
+  if (vm && /^\/(tmp|run|dev)\//.test(folder))
+    throw new Error(`--beside ${path}: the virtual machine has a /tmp, /run and /dev of its own`);
   if (!existsSync(join(folder, CLI)))
     throw new Error(`--beside ${path}: there is no ${CLI}; 'npm run build' makes it there`);
   return folder;
@@ -90,7 +92,7 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
     });
   }
   const profile = options.profile === undefined ? null : resolve(options.profile);
-  const beside = options.beside === undefined ? null : builtCheckout(options.beside);
+  const beside = options.beside === undefined ? null : builtCheckout(options.beside, options.vm);
   const defaults = DEFAULTS[options.vm ? 'vm' : 'here'];
   const common = {
     rounds: integer(options.rounds ?? defaults.rounds, 'rounds', 100),
@@ -103,7 +105,7 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
   const place = new Here(checkout);
   try {
     const sections = beside === null ? sectionsHere() : besideOf(sectionsHere(), beside);
-    const watched = profile === null ? undefined : await Profile.open(profile);
+    const watched = profile === null ? undefined : await Profile.open(profile, note);
     const result = await measureAll(sections, place, { ...common, profile: watched });
     const { limits, missing } = await measureLimits(options.only, note);
     return { ...result, limits, missing: [...result.missing, ...missing] };
@@ -118,7 +120,10 @@ async function main(): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  if (options.docs && (options.profile ?? options.beside) !== undefined)
+  const watched = options.profile ?? options.beside;
+  if (options.from !== undefined && watched !== undefined)
+    throw new Error('--from: measures nothing, so not with --profile or --beside');
+  if (options.docs && watched !== undefined)
     throw new Error(
       '--docs: not with --profile or --beside, which take time from what is measured',
     );

@@ -23,7 +23,7 @@ const FOLDER_PREFIX = 'tidemark-bench-';
 /** Under emulation everything takes its time. */
 const PATIENCE_MS = { here: 60_000, vm: 300_000 };
 /** All have the same size, and take memory only where they were written. */
-const RAM_DISKS = 24;
+const RAM_DISKS = 28;
 const RAM_DISK_BYTES = 320 << 20;
 
 export abstract class Place {
@@ -143,9 +143,8 @@ export class Machine extends Place {
 /** A run that was killed outright could not remove its folder, which holds memory; the next one does. */
 function removeStale(parent: string): void {
   for (const name of readdirSync(parent)) {
-    if (!name.startsWith(FOLDER_PREFIX)) continue;
-    const pid = Number.parseInt(name.slice(FOLDER_PREFIX.length), 10);
-    if (existsSync(`/proc/${pid}`)) continue;
+    const pid = new RegExp(`^${FOLDER_PREFIX}(\\d+)-`).exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
     rmSync(join(parent, name), { recursive: true, force: true });
   }
 }

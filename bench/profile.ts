@@ -1,15 +1,28 @@
 /** `--profile`: what the whole machine did while one work was done on one subject, by perf's samples, in microseconds for each unit of work. */
 
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import {
+  accessSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../test/vm/command.ts';
+import { endAll } from './ends.ts';
 import { need } from './place.ts';
 import { Program } from './program.ts';
 
 /** No divisor of what others do at even times. */
 const SAMPLES_PER_S = 997;
+const RECORD = ['-a', '-e', 'cpu-clock', '-F', String(SAMPLES_PER_S), '-k', 'CLOCK_MONOTONIC'];
+const DATA = 'data';
 const LIMIT_MS = 300_000;
+/** Of the samples that were due: with fewer, what is missing may be of a kind. */
+const TAKEN_SHARE_MIN = 0.5;
 /** What is rarer than this share of the samples is not listed. */
 const LISTED_SHARE_MIN = 0.001;
 
@@ -48,28 +61,28 @@ const GROUPS: ReadonlyArray<[name: string, suits: (sample: PerfSample) => boolea
     'copies and new pages',
     named(/copy_(user|page|mc|to|from|folio)|rep_(movs|stos)|memcpy|clear_page|csum_partial/),
   ],
-  [
-    'wake-ups, switches, and what interrupts had to wait for',
-    named(
-      /sched|wake|switch|enqueue|dequeue|task|futex|epoll|eventfd|pick_next|update_(curr|load|rq)|hrtimer|timer|poll|_irq|irqentry|idle|cpu_/,
-    ),
-  ],
+  ['ublk', ({ symbol, object }) => /ublk/.test(symbol) || /ublk/.test(object)],
   [
     'RAM disk and block layer',
-    named(/brd_|blk|bio|bdev|submit_bh|disk_|part_|sbitmap|blkcg|elv_|dd_/),
+    named(/brd_|^_*blk|_blk_|bio(_|s|$)|bdev|submit_bh|^disk_|^part_|sbitmap|^_*elv_|^_*dd_/),
   ],
-  ['ublk', ({ symbol, object }) => /ublk/.test(symbol) || /ublk/.test(object)],
   [
     'TCP, sockets and loopback',
     named(
-      /tcp|^_*ip_|inet|skb|sock|net(if|_rx|dev|works?)|loopback|dev_(queue|hard)|qdisc|nf_|softirq|_send|_recv/,
+      /tcp|^_*ip_|inet|skb|sock|net(if|_rx|dev|works?)|loopback|dev_(queue|hard)|qdisc|nf_|softirq|_send|_recv|unix_stream|datagram/,
     ),
   ],
   ['io_uring', named(/^_*io_|uring|io_wq|io_worker/)],
   [
     'page cache and memory',
     named(
-      /shmem|page|folio|xas?_|xarray|filemap|slab|kmem|kmalloc|kfree|fault|pte|lru|gup_|pin_user|alloc|free|memcg/,
+      /shmem|page|folio|xas?_|xarray|filemap|slab|kmem|kmalloc|kfree|_fault|fault_|_pte|pte_|lru_|gup_|pin_user|alloc|free_|memcg/,
+    ),
+  ],
+  [
+    'wake-ups, switches, and what interrupts had to wait for',
+    named(
+      /sched|wake|switch|enqueue|dequeue|task|futex|epoll|eventfd|pick_next|update_(curr|load|rq)|timer|poll|_irq|irqentry|idle|cpu_/,
     ),
   ],
   [
@@ -86,7 +99,7 @@ function named(symbols: RegExp): (sample: PerfSample) => boolean {
 }
 
 function isKernel(object: string): boolean {
-  return object.startsWith('[') && object !== '[vdso]';
+  return /^\[(?!vdso|vsyscall|unknown|heap|stack|anon)/.test(object);
 }
 
 /** Lines of `perf script -F comm,tid,ip,sym,dso`, one sample each; others are left out. */
@@ -104,11 +117,17 @@ export function perfSamples(text: string): PerfSample[] {
   return samples;
 }
 
-/** All processors' time within the window, shared out by the samples. @throws Error without samples. */
-export function profileText(samples: readonly PerfSample[], window: Window, cpus: number): string {
-  if (samples.length === 0) throw new Error('perf took no samples while the work was done');
+/** All processors' time within the window, shared out by the samples. @throws Error with less than half of what was due. */
+export function profileText(
+  samples: readonly PerfSample[],
+  window: Window,
+  processors: number,
+): string {
   const seconds = Number(window.end_ns - window.begin_ns) / 1e9;
-  const usEach = (seconds * cpus * 1e6) / window.amount / samples.length;
+  const due = Math.round(seconds * processors * SAMPLES_PER_S);
+  if (samples.length === 0 || samples.length < due * TAKEN_SHARE_MIN)
+    throw new Error(`perf took ${samples.length} samples of ${due} while the work was done`);
+  const usEach = (seconds * processors * 1e6) / window.amount / samples.length;
   const table = (title: string, keyOf: (sample: PerfSample) => string): string => {
     const counts = new Map<string, number>();
     for (const sample of samples) counts.set(keyOf(sample), (counts.get(keyOf(sample)) ?? 0) + 1);
@@ -122,7 +141,7 @@ export function profileText(samples: readonly PerfSample[], window: Window, cpus
     return [`${title}, for each ${window.unit}:`, ...rows, ''].join('\n');
   };
   return [
-    `${samples.length} samples in ${seconds.toFixed(2)} s of ${cpus} processors; ${window.amount.toFixed(0)} times ${window.unit}`,
+    `${samples.length} samples of ${due} in ${seconds.toFixed(2)} s of ${processors} processors; ${window.amount.toFixed(0)} times ${window.unit}`,
     '',
     table('What it was', (sample) => GROUPS.find(([, suits]) => suits(sample))![0]),
     table('Whose it was', ({ comm }) => comm),
@@ -137,44 +156,61 @@ export function profileText(samples: readonly PerfSample[], window: Window, cpus
 /** Records with perf, and writes one text for each work on each subject and round. */
 export class Profile {
   private readonly folder: string;
+  private readonly note: (text: string) => void;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, note: (text: string) => void) {
     this.folder = folder;
+    this.note = note;
   }
 
-  /** @throws when perf is not installed. */
-  static async open(folder: string): Promise<Profile> {
+  /** @throws when perf is not installed or not allowed, or the folder cannot be written. */
+  static async open(folder: string, note: (text: string) => void): Promise<Profile> {
+    await Profile.check(folder);
+    await run(['perf', 'record', '-q', ...RECORD, '-o', '/dev/null', '--', 'true']);
+    return new Profile(folder, note);
+  }
+
+  /** @throws when perf is not installed, or the folder cannot be written. */
+  static async check(folder: string): Promise<void> {
     await need('perf', 'linux-perf');
     mkdirSync(folder, { recursive: true });
-    return new Profile(folder);
+    accessSync(folder, constants.W_OK);
   }
 
-  /** @param measure does the work, and says when that was; undefined: it has no such time, and nothing is written */
+  /**
+   * What was measured is not lost with its profile: that is only noted.
+   * @param measure does the work, and says when that was; without that nothing is written
+   */
   async around<T extends { window?: Window }>(name: string, measure: () => Promise<T>): Promise<T> {
     // Not in the folder, which may lie on a slow file system.
-    const scratch = mkdtempSync(join(tmpdir(), 'tidemark-bench-perf-'));
-    const data = join(scratch, 'data');
-    const options = ['-a', '-e', 'cpu-clock', '-F', String(SAMPLES_PER_S), '-k', 'CLOCK_MONOTONIC'];
-    const perf = Program.start(['perf', 'record', '-q', ...options, '-o', data], {
-      name: 'perf',
-      log: join(scratch, 'log'),
-    });
+    const scratch = mkdtempSync(join(tmpdir(), 'tidemark-perf-'));
+    let perf: Program | null = null;
     try {
-      const isThere = () => (statSync(data, { throwIfNoEntry: false })?.size ?? 0) > 0;
-      await perf.until('it records', isThere, LIMIT_MS);
+      perf = await record(scratch);
       const measured = await measure();
-      perf.signal('SIGINT');
-      if (!(await perf.ended(LIMIT_MS))) throw new Error('perf goes on after SIGINT');
-      const { window } = measured;
-      if (window !== undefined) {
-        const text = profileText(await this.samples(data, window), window, availableParallelism());
-        writeFileSync(join(this.folder, `${name}.txt`), text);
+      try {
+        await this.write(name, perf, scratch, measured.window);
+      } catch (error) {
+        this.note(`no profile of ${name}: ${error instanceof Error ? error.message : error}`);
       }
       return measured;
     } finally {
-      await perf.end();
-      rmSync(scratch, { recursive: true, force: true });
+      await endAll([() => perf?.end(), () => rmSync(scratch, { recursive: true, force: true })]);
     }
+  }
+
+  private async write(
+    name: string,
+    perf: Program,
+    scratch: string,
+    window: Window | undefined,
+  ): Promise<void> {
+    perf.alive('the work was done');
+    perf.signal('SIGINT');
+    if (!(await perf.ended(LIMIT_MS))) throw new Error('perf goes on after SIGINT');
+    if (window === undefined) return;
+    const samples = await this.samples(join(scratch, DATA), window);
+    writeFileSync(join(this.folder, `${name}.txt`), profileText(samples, window, cpus().length));
   }
 
   private async samples(data: string, { begin_ns, end_ns }: Window): Promise<PerfSample[]> {
@@ -183,6 +219,17 @@ export class Profile {
     const argv = ['perf', 'script', '-i', data, '--time', time, ...fields] as const;
     return perfSamples((await run([...argv], { timeoutMs: LIMIT_MS })).stdout);
   }
+}
+
+async function record(scratch: string): Promise<Program> {
+  const data = join(scratch, DATA);
+  const perf = Program.start(['perf', 'record', '-q', ...RECORD, '-o', data], {
+    name: 'perf',
+    log: join(scratch, 'log'),
+  });
+  const isThere = () => (statSync(data, { throwIfNoEntry: false })?.size ?? 0) > 0;
+  await perf.until('it records', isThere, LIMIT_MS);
+  return perf;
 }
 
 /** As perf takes it. */

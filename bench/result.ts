@@ -26,6 +26,8 @@ export interface Result {
    * measured without it.
    */
   waited: number | null;
+  /** perf watched, and took time. Older files do not say so. */
+  profiled?: boolean;
   /** Names for people. */
   titles: { subjects: Record<string, string>; works: Record<string, string> };
   samples: Sample[];

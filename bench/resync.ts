@@ -67,7 +67,8 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
     );
     await delay(APART_MS);
     const together = await comeTogether(subject);
-    const { values, spent, dirty, copied, beginUnixMs, endUnixMs, window } = together;
+    const { values, spent, dirty, copied, window } = together;
+    const { connectedUnixMs, beginUnixMs, endUnixMs } = together;
     await delay(APART_MS);
     fio.signal('SIGINT');
     if (!(await fio.ended(APPLICATION_MS_MAX))) throw new Error('fio goes on after SIGINT');
@@ -76,7 +77,8 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
       .filter(([at]) => at >= beginUnixMs && at <= endUnixMs)
       .map(([, latency]) => latency);
     if (during.length === 0) throw new Error('no application write ended during the resync');
-    const moved = dirty + during.length * APPLICATION_BYTES;
+    const since = latencies.filter(([at]) => at >= connectedUnixMs && at <= endUnixMs);
+    const moved = dirty + since.length * APPLICATION_BYTES;
     Object.assign(values, costs(...spent, moved), latencyValues(during), {
       iops: (during.length * 1000) / Math.max(1, endUnixMs - beginUnixMs),
     });
@@ -102,6 +104,7 @@ interface Together {
   dirty: number;
   /** [Unix ms, bytes] */
   copied: Point[];
+  connectedUnixMs: number;
   beginUnixMs: number;
   endUnixMs: number;
   window: Window;
@@ -137,6 +140,7 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
         spent: [before, after],
         dirty,
         copied,
+        connectedUnixMs: connected,
         beginUnixMs: begin,
         endUnixMs: at,
         window: { begin_ns, end_ns: process.hrtime.bigint(), amount: dirty / MIB, unit: 'MiB' },

@@ -42,6 +42,7 @@ export async function measureAll(
     seconds_each: options.seconds,
     busy_before: busy,
     waited: null,
+    profiled: options.profile !== undefined,
     titles: titlesOf(sections),
     samples,
     limits: [],

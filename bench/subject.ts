@@ -21,8 +21,8 @@ export interface Subject {
   readonly threadsLast?: boolean;
   /** Nanoseconds that the threads which serve, of all its nodes, have run so far; of subjects whose threads last. */
   threadNs?(): number;
-  /** How its thread has worked so far; of subjects that count it. */
-  worked?(): Promise<Worked>;
+  /** How its thread has worked so far; of subjects that count it; undefined: this one does not. */
+  worked?(): Promise<Worked | undefined>;
 }
 
 /** Counts since the start, of the node that serves the device. */

@@ -14,15 +14,18 @@ import {
   TOOLS_VARIABLE,
   toolLibraries,
 } from './peer_tools.ts';
+import { Profile } from './profile.ts';
 import { type Result, readResult } from './result.ts';
 import { watchBusy } from './run.ts';
-import { sectionsVm } from './sections.ts';
+import { besideOf, sectionsVm } from './sections.ts';
 
 const MINUTE_MS = 60_000;
 /** For the boot, and for starting, filling and ending all subjects. */
 const START_MS = 40 * MINUTE_MS;
 /** Of one run, beyond the time that fio was given. */
 const EXTRA_S = 20;
+/** For perf's samples of one run to be read. */
+const PROFILE_S = 120;
 /** The RAM disks of all subjects, written once, are 4 GiB. */
 const MEMORY_MIB = { alone: 8192, beside: 12_288 };
 const CPUS = 2;
@@ -41,6 +44,7 @@ export interface MachineOptions extends Omit<GuestOptions, 'profile'> {
 export async function measureInMachine(checkout: string, options: MachineOptions): Promise<Result> {
   const { signal, note, profile, ...others } = options;
   const guest: GuestOptions = { ...others, profile: profile !== null };
+  if (profile !== null) await Profile.check(profile);
   const image = await prepareImage(false, note);
   const tools = await toolsOrProblem(note);
   const results = await mkdtemp(join(tmpdir(), 'tidemark-bench-vm-'));
@@ -68,8 +72,6 @@ export async function measureInMachine(checkout: string, options: MachineOptions
     const why =
       outcome.problem ??
       (outcome.status === 0 ? null : `the benchmark ended there with status ${outcome.status}`);
-    const profiles = join(results, PROFILE_FOLDER);
-    if (profile !== null && existsSync(profiles)) await cp(profiles, profile, { recursive: true });
     const file = join(results, RESULT_FILE);
     if (why !== null && !existsSync(file)) {
       const messages = await readFile(join(results, 'dmesg.log'), 'utf8').catch(() => '');
@@ -77,6 +79,12 @@ export async function measureInMachine(checkout: string, options: MachineOptions
     }
     // How busy the machine's own processors were says nothing: it is the host that others use.
     const result = { ...readResult(file), busy_before: busy, waited: host.waited };
+    const profiles = join(results, PROFILE_FOLDER);
+    if (profile !== null && existsSync(profiles)) {
+      await cp(profiles, profile, { recursive: true }).catch((error: Error) => {
+        result.missing.push({ subject: 'the profiles', work: null, reason: error.message });
+      });
+    }
     // The rounds that were over before are not lost.
     if (why !== null) result.missing.push({ subject: 'the machine', work: null, reason: why });
     return result;
@@ -164,12 +172,14 @@ function setSessionNice(nice: number): void {
   }
 }
 
-function timeoutMs({ rounds, seconds }: GuestOptions): number {
-  const runs = sectionsVm().reduce(
+function timeoutMs({ rounds, seconds, beside, profile }: GuestOptions): number {
+  const sections = beside === null ? sectionsVm() : besideOf(sectionsVm(), beside);
+  const runs = sections.reduce(
     (sum, { subjects, works }) => sum + subjects.length * works.length,
     0,
   );
-  return START_MS + rounds * runs * (seconds + EXTRA_S) * 1000;
+  const each = seconds + EXTRA_S + (profile ? PROFILE_S : 0);
+  return START_MS + rounds * runs * each * 1000;
 }
 
 /** The kernel would take fewer samples where one takes long, as all does under emulation. */

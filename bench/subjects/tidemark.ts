@@ -9,6 +9,7 @@ import { statusOfNow } from '../../lib/control/status_now.ts';
 import { freePort } from '../../lib/demo/wire.ts';
 import { run } from '../../test/vm/command.ts';
 import { endAll } from '../ends.ts';
+import { besideId } from '../figures.ts';
 import { FILL, pass } from '../fio.ts';
 import { threadsRanNs } from '../meters.ts';
 import type { Place } from '../place.ts';
@@ -64,7 +65,7 @@ export class Tidemark implements ResyncSubject {
     const { id, title } = this.options;
     return new Tidemark({
       ...this.options,
-      id: `${id}-beside`,
+      id: besideId(id),
       title: `${title}, the other checkout`,
       checkout,
     });
@@ -228,9 +229,11 @@ export class Tidemark implements ResyncSubject {
     return (await this.status()).io.writes;
   }
 
-  async worked(): Promise<Worked> {
+  async worked(): Promise<Worked | undefined> {
     const ask = () => this.call<StatusJson>('alpha', 'status');
     const { io, thread } = (await statusOfNow(ask, this.place?.patienceMs ?? 0)).volumes[0]!;
+    // A checkout beside this one may be older than these counts.
+    if ((thread as typeof thread | undefined) === undefined) return undefined;
     const requests = io.reads + io.writes + io.flushes + io.discards;
     return { requests, ...thread };
   }

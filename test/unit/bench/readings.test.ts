@@ -9,6 +9,7 @@ import {
   machineSwitches,
   processTicks,
   threadSleeps,
+  threadsRanNs,
   threadsWaitedNs,
   waitedNs,
 } from '../../../bench/meters.ts';
@@ -128,6 +129,15 @@ test('means over slices of time', () => {
     ],
   );
   assert.equal(means([]), []);
+});
+
+test('threads are counted by their names, and one that works has run longer', () => {
+  assert.is(threadsRanNs(process.pid, /^no such thread$/), 0);
+  const before = threadsRanNs(process.pid, /^/);
+  const ranSince = () => threadsRanNs(process.pid, /^/) - before;
+  let tries = 100_000;
+  while (ranSince() === 0 && tries > 0) tries -= 1;
+  assert.ok(before > 0 && ranSince() > 0);
 });
 
 test.run();

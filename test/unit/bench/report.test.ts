@@ -55,6 +55,9 @@ test('only a whole run of several rounds on a quiet machine is for the documents
   assert.match(unquotable({ ...result, waited: 0.3 }, []) ?? '', /waited .* for 30 %/);
   assert.match(unquotable(result, ['devices']) ?? '', /--only/);
   assert.match(unquotable({ ...result, rounds: 2 }, []) ?? '', /2 rounds/);
+  assert.match(unquotable({ ...result, profiled: true }, []) ?? '', /--profile/);
+  const beside = { ...result.samples[0]!, subject: 'tidemark-c-beside' };
+  assert.match(unquotable({ ...result, samples: [beside] }, []) ?? '', /--beside/);
   const missing = [{ subject: 'md', work: 'write-4k-qd1', reason: 'it broke' }];
   assert.match(unquotable({ ...result, missing }, []) ?? '', /md, write-4k-qd1, .*it broke/);
 });
