@@ -65,6 +65,13 @@ export function performanceText(result: Result, charts: readonly Chart[]): strin
   return `\n${parts.join('\n\n')}\n\n`;
 }
 
+function readmeText(result: Result, charts: readonly Chart[]): string {
+  const machine = `${result.cpus} processors, shared by both nodes, fio and all others; ${result.began.slice(0, 10)}`;
+  const images = charts.map((chart) => image(chart, result, CHART_FOLDER));
+  const about = `Over NBD, on one machine of ${machine}. More, and over ublk: [${PERFORMANCE}](${PERFORMANCE}).`;
+  return `\n${[about, ...images].join('\n\n')}\n\n`;
+}
+
 /** Writes one file for each chart; returns their paths. */
 export function writeCharts(result: Result, folder: string): string[] {
   mkdirSync(folder, { recursive: true });
@@ -87,6 +94,5 @@ export function writeDocs(checkout: string, result: Result, only: readonly strin
   };
   rewrite(PERFORMANCE, performanceText(result, charts));
   if (result.where !== 'here') return;
-  const images = charts.map((chart) => image(chart, result, CHART_FOLDER));
-  rewrite(README, `\n${images.join('\n\n')}\n\n`);
+  rewrite(README, readmeText(result, charts));
 }
