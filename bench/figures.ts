@@ -92,6 +92,10 @@ export function worksOf(samples: readonly Sample[]): string[] {
   return [...new Set(samples.map(({ work }) => work))];
 }
 
+export function subjectsOf(samples: readonly Sample[]): string[] {
+  return [...new Set(samples.map(({ subject }) => subject))];
+}
+
 /** What another checkout's build did. */
 const BESIDE = '-beside';
 
@@ -101,10 +105,6 @@ export function besideId(subject: string): string {
 
 export function isBeside(subject: string): boolean {
   return subject.endsWith(BESIDE);
-}
-
-export function subjectsOf(samples: readonly Sample[]): string[] {
-  return [...new Set(samples.map(({ subject }) => subject))];
 }
 
 /** As the sections name them: which came first in the samples changes with the rounds. */

@@ -3,7 +3,7 @@
 import { run } from '../test/vm/command.ts';
 import type { Values } from './figures.ts';
 import { batching, costs, read } from './meters.ts';
-import type { Window } from './profile.ts';
+import { earlier, type Window } from './profile.ts';
 import type { Subject } from './subject.ts';
 
 /** Beyond the run's own time. */
@@ -96,12 +96,11 @@ export async function measureFio(
   Object.assign(values, costs(before, after, bytes, told ? requests : 0), batches);
   if (threadBefore !== undefined && threadAfter !== undefined)
     values.thread_us_per_io = (threadAfter - threadBefore) / 1000 / requests;
-  const back = (share: number) => end - BigInt(Math.round(seconds * (1 - share) * 1e9));
-  const amount = requests * (STEADY.to - STEADY.from);
+  const at = (share: number) => earlier(end, seconds * 1000 * (1 - share));
   const window: Window = {
-    begin_ns: back(STEADY.from),
-    end_ns: back(STEADY.to),
-    amount,
+    begin_ns: at(STEADY.from),
+    end_ns: at(STEADY.to),
+    amount: requests * (STEADY.to - STEADY.from),
     unit: 'request',
   };
   return { values, window };

@@ -37,7 +37,7 @@ export async function main(): Promise<void> {
   const note = (text: string) => process.stdout.write(`${text}\n`);
   const file = join(results, RESULT_FILE);
   const save = (result: Result) => writeFileSync(file, JSON.stringify(result));
-  const sections = beside === null ? sectionsVm() : besideOf(sectionsVm(), beside);
+  const sections = besideOf(sectionsVm(), beside);
   const watched = profile ? await Profile.open(join(results, PROFILE_FOLDER), note) : undefined;
   save(await measureAll(sections, place, { ...options, profile: watched, note }, save));
   await place.close();

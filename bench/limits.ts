@@ -2,6 +2,7 @@
 
 import { LIMIT_PARTS, type Limit } from './checks.ts';
 import { LIMITED as LIMITED_PARTS, measureMicro, microLimits } from './micro.ts';
+import { reasonOf } from './reason.ts';
 import { isWanted, type Missing } from './rounds.ts';
 import { DEFAULTS, measureScale, scaleLimits } from './scale.ts';
 
@@ -32,7 +33,7 @@ export async function measureLimits(
     try {
       limits.push(...(await PARTS[part]()));
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       note(`${part} is missing: ${reason}`);
       missing.push({ subject: part, work: null, reason });
       limits.push(...UNMEASURED[part]);

@@ -17,6 +17,7 @@ import { measureLimits } from './limits.ts';
 import { integer } from './options.ts';
 import { Here } from './place.ts';
 import { Profile } from './profile.ts';
+import { reasonOf } from './reason.ts';
 import { terminalText } from './report.ts';
 import { type Result, readResult } from './result.ts';
 import { measureAll } from './run.ts';
@@ -104,7 +105,7 @@ async function measure(options: ReturnType<typeof readArguments>): Promise<Resul
   if (options.vm) return measureInMachine(checkout, { ...common, profile, beside });
   const place = new Here(checkout);
   try {
-    const sections = beside === null ? sectionsHere() : besideOf(sectionsHere(), beside);
+    const sections = besideOf(sectionsHere(), beside);
     const watched = profile === null ? undefined : await Profile.open(profile, note);
     const result = await measureAll(sections, place, { ...common, profile: watched });
     const { limits, missing } = await measureLimits(options.only, note);
@@ -146,6 +147,6 @@ async function main(): Promise<number> {
 try {
   process.exitCode = await main();
 } catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
+  process.stderr.write(`bench: ${reasonOf(error)}\n`);
   process.exitCode = 1;
 }

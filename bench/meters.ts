@@ -123,8 +123,8 @@ export function waitedNs(schedstat: string): number {
   return Number(schedstat.split(' ')[1]);
 }
 
-/** Nanoseconds that the threads of a process that have such a name have run. */
-export function threadsRanNs(pid: number, name: RegExp): number {
+/** Nanoseconds that the threads of a process have run, or those that have such a name. */
+export function threadsRanNs(pid: number, name?: RegExp): number {
   return total(ofThreads(pid, 'schedstat', name).map((text) => Number(text.split(' ')[0])));
 }
 

@@ -35,7 +35,7 @@ export abstract class Place {
   private count = 0;
   private readonly files: string[] = [];
 
-  protected constructor(checkout: string) {
+  constructor(checkout: string) {
     this.checkout = checkout;
     const parent = existsSync(SHM) ? SHM : tmpdir();
     removeStale(parent);
@@ -84,10 +84,6 @@ export abstract class Place {
 
 export class Here extends Place {
   readonly where = 'here';
-
-  constructor(checkout: string) {
-    super(checkout);
-  }
 
   async disk(bytes: number): Promise<string> {
     return this.sparseFile(bytes);

@@ -15,6 +15,7 @@ import { run } from '../test/vm/command.ts';
 import { endAll } from './ends.ts';
 import { need } from './place.ts';
 import { Program } from './program.ts';
+import { reasonOf } from './reason.ts';
 
 /** No divisor of what others do at even times. */
 const SAMPLES_PER_S = 997;
@@ -32,6 +33,11 @@ export interface Window {
   end_ns: bigint;
   amount: number;
   unit: 'request' | 'MiB';
+}
+
+/** So long before a time in nanoseconds. */
+export function earlier(ns: bigint, ms: number): bigint {
+  return ns - BigInt(Math.round(ms * 1e6));
 }
 
 export interface PerfSample {
@@ -98,6 +104,10 @@ function named(symbols: RegExp): (sample: PerfSample) => boolean {
   return ({ symbol }) => symbols.test(symbol);
 }
 
+function groupOf(sample: PerfSample): string {
+  return GROUPS.find(([, suits]) => suits(sample))![0];
+}
+
 function isKernel(object: string): boolean {
   return /^\[(?!vdso|vsyscall|unknown|heap|stack|anon)/.test(object);
 }
@@ -143,12 +153,9 @@ export function profileText(
   return [
     `${samples.length} samples of ${due} in ${seconds.toFixed(2)} s of ${processors} processors; ${window.amount.toFixed(0)} times ${window.unit}`,
     '',
-    table('What it was', (sample) => GROUPS.find(([, suits]) => suits(sample))![0]),
+    table('What it was', groupOf),
     table('Whose it was', ({ comm }) => comm),
-    table('Whose and what', (sample) => {
-      const [group] = GROUPS.find(([, suits]) => suits(sample))!;
-      return `${sample.comm}: ${group}`;
-    }),
+    table('Whose and what', (sample) => `${sample.comm}: ${groupOf(sample)}`),
     table('Where it was', ({ comm, symbol, object }) => `${comm}: ${symbol} (${object})`),
   ].join('\n');
 }
@@ -191,7 +198,7 @@ export class Profile {
       try {
         await this.write(name, perf, scratch, measured.window);
       } catch (error) {
-        this.note(`no profile of ${name}: ${error instanceof Error ? error.message : error}`);
+        this.note(`no profile of ${name}: ${reasonOf(error)}`);
       }
       return measured;
     } finally {

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Point, quantile, type Series, type Values } from './figures.ts';
 import { commonArguments, FILL, pass } from './fio.ts';
 import { costs, type Reading, read } from './meters.ts';
-import type { Window } from './profile.ts';
+import { earlier, type Window } from './profile.ts';
 import { Program } from './program.ts';
 import type { ResyncSubject } from './subject.ts';
 
@@ -73,12 +73,11 @@ export async function measureResyncUnderLoad(subject: ResyncSubject): Promise<Re
     fio.signal('SIGINT');
     if (!(await fio.ended(APPLICATION_MS_MAX))) throw new Error('fio goes on after SIGINT');
     const latencies = await readLatencies(folder);
-    const during = latencies
-      .filter(([at]) => at >= beginUnixMs && at <= endUnixMs)
-      .map(([, latency]) => latency);
+    const since = (fromUnixMs: number) =>
+      latencies.filter(([at]) => at >= fromUnixMs && at <= endUnixMs);
+    const during = since(beginUnixMs).map(([, latency]) => latency);
     if (during.length === 0) throw new Error('no application write ended during the resync');
-    const since = latencies.filter(([at]) => at >= connectedUnixMs && at <= endUnixMs);
-    const moved = dirty + since.length * APPLICATION_BYTES;
+    const moved = dirty + since(connectedUnixMs).length * APPLICATION_BYTES;
     Object.assign(values, costs(...spent, moved), latencyValues(during), {
       iops: (during.length * 1000) / Math.max(1, endUnixMs - beginUnixMs),
     });
@@ -120,17 +119,15 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
   await subject.connect();
   const copied: Point[] = [];
   let begin = connected;
-  let begin_ns = process.hrtime.bigint();
   for (;;) {
     const { done, copying, dirty_bytes } = await subject.progress();
     const at = now();
-    if (copied.length === 0 && (copying || done)) {
-      begin = at;
-      begin_ns = process.hrtime.bigint();
-    }
+    if (copied.length === 0) begin = copying || done ? at : begin;
     if (copying) copied.push([at, Math.max(0, dirty - dirty_bytes)]);
     if (done) {
       copied.push([at, dirty]);
+      const end_ns = process.hrtime.bigint();
+      const begin_ns = earlier(end_ns, at - begin);
       const after = read(pids);
       return {
         values: {
@@ -143,7 +140,7 @@ async function comeTogether(subject: ResyncSubject): Promise<Together> {
         connectedUnixMs: connected,
         beginUnixMs: begin,
         endUnixMs: at,
-        window: { begin_ns, end_ns: process.hrtime.bigint(), amount: dirty / MIB, unit: 'MiB' },
+        window: { begin_ns, end_ns, amount: dirty / MIB, unit: 'MiB' },
       };
     }
     if (at - connected > LIMIT_MS) throw new Error(`${subject.id}: no resync in ${LIMIT_MS} ms`);

@@ -3,6 +3,7 @@
 import type { Sample } from './figures.ts';
 import type { Place } from './place.ts';
 import type { Profile } from './profile.ts';
+import { reasonOf } from './reason.ts';
 import type { Section } from './sections.ts';
 import type { Subject } from './subject.ts';
 import type { Work } from './works.ts';
@@ -150,8 +151,4 @@ async function measure(
 
 function hasFailed({ missing }: Measured, subject: Subject, work: Work): boolean {
   return missing.some((one) => one.subject === subject.id && one.work === work.id);
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

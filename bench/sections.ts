@@ -78,8 +78,9 @@ function log(): Section {
   return { id: 'log', title, subjects, works: LOG_WORKS };
 }
 
-/** Each of Tidemark's subjects also as another checkout has it, in the same run. */
-export function besideOf(sections: readonly Section[], checkout: string): Section[] {
+/** Each of Tidemark's subjects also as another checkout has it, in the same run; null: there is none. */
+export function besideOf(sections: Section[], checkout: string | null): Section[] {
+  if (checkout === null) return sections;
   const both = (subject: Subject) =>
     subject instanceof Tidemark ? [subject, subject.beside(checkout)] : [subject];
   return sections.map((section) => ({ ...section, subjects: section.subjects.flatMap(both) }));

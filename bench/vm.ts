@@ -15,6 +15,7 @@ import {
   toolLibraries,
 } from './peer_tools.ts';
 import { Profile } from './profile.ts';
+import { reasonOf } from './reason.ts';
 import { type Result, readResult } from './result.ts';
 import { watchBusy } from './run.ts';
 import { besideOf, sectionsVm } from './sections.ts';
@@ -81,8 +82,8 @@ export async function measureInMachine(checkout: string, options: MachineOptions
     const result = { ...readResult(file), busy_before: busy, waited: host.waited };
     const profiles = join(results, PROFILE_FOLDER);
     if (profile !== null && existsSync(profiles)) {
-      await cp(profiles, profile, { recursive: true }).catch((error: Error) => {
-        result.missing.push({ subject: 'the profiles', work: null, reason: error.message });
+      await cp(profiles, profile, { recursive: true }).catch((error) => {
+        result.missing.push({ subject: 'the profiles', work: null, reason: reasonOf(error) });
       });
     }
     // The rounds that were over before are not lost.
@@ -104,7 +105,7 @@ async function toolsOrProblem(note: (text: string) => void): Promise<Tools> {
   try {
     return { folder: await provideTools(note), problem: '' };
   } catch (error) {
-    const problem = error instanceof Error ? error.message : String(error);
+    const problem = reasonOf(error);
     note(`no userland of DRBD, MD and NBD: ${problem}`);
     return { folder: '', problem };
   }
@@ -173,7 +174,7 @@ function setSessionNice(nice: number): void {
 }
 
 function timeoutMs({ rounds, seconds, beside, profile }: GuestOptions): number {
-  const sections = beside === null ? sectionsVm() : besideOf(sectionsVm(), beside);
+  const sections = besideOf(sectionsVm(), beside);
   const runs = sections.reduce(
     (sum, { subjects, works }) => sum + subjects.length * works.length,
     0,

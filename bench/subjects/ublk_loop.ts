@@ -44,6 +44,6 @@ export class UblkLoop implements Subject {
   }
 
   threadNs(): number {
-    return threadsRanNs(this.server?.pid ?? 0, /^/);
+    return threadsRanNs(this.server?.pid ?? 0);
   }
 }
